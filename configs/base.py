@@ -1,0 +1,164 @@
+"""The whole schema: every field of every experiment, with its unit and default.
+
+An experiment file starts from ``base.get_config()`` and changes fields; the
+command line overrides them with ``--config.group.field=value``. The result is
+locked and typed, so that a misspelt field or a wrong type is an error.
+
+Axes: B batch, L length, D model width, F hidden width, G groups, S tokens per
+group, E experts, K experts per token, C capacity (slots per expert per group).
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Returns the locked schema with its defaults."""
+    config = ConfigDict()
+    config.seed = 0  # initial parameters, data order, dropout, router noise
+    config.init_from = ""  # start a new run from the weights in this workdir
+
+    config.model = _model()
+    config.moe = _moe()
+    config.loss = _loss()
+    config.optimizer = _optimizer()
+    config.data = _data()
+    config.train = _train()
+    config.mesh = _mesh()
+
+    config.lock()
+    config.moe.router_options.unlock()  # the schema's one free node
+    return config
+
+
+def _model() -> ConfigDict:
+    model = ConfigDict()
+    model.num_layers = 4  # a multiple of the block pattern's length
+    model.d_model = 128  # D
+    model.d_ff = 512  # F of the dense FFNs
+    model.num_heads = 4  # query heads
+    model.num_kv_heads = 4  # key and value heads; divides num_heads
+    model.head_dim = 0  # width of one head; 0: d_model / num_heads
+    # One kind per layer, repeated with depth: "dense", "moe", or "dense:N" for
+    # a dense FFN of hidden width N.
+    model.block_pattern = ("dense", "moe")
+    model.activation = "gelu"  # relu, gelu, swiglu, geglu; FFNs and experts
+    model.norm = "rmsnorm"  # rmsnorm, layernorm
+    model.norm_epsilon = 1e-6
+    model.rope_base = 10_000.0  # rotary positions: longest wavelength / 2 pi
+    model.attention = "auto"  # auto, xla, cudnn
+    model.dropout = 0.0  # rate on the output of attention and FFN
+    model.init_scale = 1.0  # variance of a kernel times its fan-in
+    model.tied_embeddings = True  # the output head is the embedding table
+    model.vocab_multiple = 64  # vocabulary is padded up to a multiple of this
+    model.dtype = "float32"  # compute: float32, bfloat16; params are float32
+    model.remat = "none"  # none, full, dots (keep matrix products)
+    return model
+
+
+def _moe() -> ConfigDict:
+    moe = ConfigDict()
+    moe.num_experts = 8  # E
+    moe.num_selected_experts = 1  # K
+    moe.d_ff = 512  # F of one expert
+    moe.router = "switch"  # a name of moe_jax.routing.ROUTERS
+    moe.router_options = ConfigDict()  # keyword arguments of that router
+    moe.router_init_stddev = 0.02  # normal
+    moe.jitter = 0.0  # multiplicative noise U[1-j, 1+j] in training
+    moe.jitter_target = "inputs"  # inputs, logits (of the router)
+    moe.dispatcher = "gather"  # gather, einsum
+    moe.group_size = 0  # S: tokens that compete for slots; 0: one sequence
+    moe.train_capacity_factor = 1.25
+    moe.eval_capacity_factor = 2.0
+    # C = round(factor * S * (K if capacity_times_k) / E), at least min_capacity
+    # and at most S.
+    moe.capacity_times_k = True
+    moe.capacity_rounding = "ceil"  # ceil, floor, nearest (half to even)
+    moe.min_capacity = 4  # slots
+    moe.allocation = "choice_major"  # choice_major, token_major
+    moe.mask_padding = True  # padding takes no slot and no part in the losses
+    moe.expert_dropout = 0.0  # rate on the experts' hidden activations
+    moe.init_scale = 0.1  # variance of an expert kernel times its fan-in
+    return moe
+
+
+def _loss() -> ConfigDict:
+    loss = ConfigDict()
+    loss.load_balance = 0.01  # weight
+    loss.load_balance_counts = "top1"  # top1, topk: choices that count as load
+    loss.load_balance_at_balance = "one"  # one, k: the loss of perfect balance
+    loss.load_balance_scope = "group"  # group; global: the whole (micro)batch
+    loss.router_z = 0.0  # weight
+    loss.lm_z = 0.0  # weight of the squared log-partition of the LM head
+    loss.layer_reduction = "mean"  # mean, sum of router losses over MoE layers
+    return loss
+
+
+def _optimizer() -> ConfigDict:
+    optimizer = ConfigDict()
+    optimizer.name = "adamw"  # adamw, adafactor
+    optimizer.learning_rate = 3e-3  # peak
+    optimizer.schedule = "cosine"  # cosine, rsqrt, constant; after the warm-up
+    optimizer.warmup_steps = 50
+    optimizer.decay_steps = 500  # horizon of the schedule, warm-up included
+    optimizer.final_fraction = 0.1  # cosine ends at this part of the peak
+    optimizer.clip_norm = 1.0  # global gradient norm; 0: no clipping
+    optimizer.weight_decay = 0.0  # decoupled; kernels and embeddings only
+
+    optimizer.adamw = ConfigDict()
+    optimizer.adamw.b1 = 0.9
+    optimizer.adamw.b2 = 0.98
+    optimizer.adamw.epsilon = 1e-8
+
+    optimizer.adafactor = ConfigDict()
+    optimizer.adafactor.decay_rate = 0.8  # beta2(t) = 1 - t^-decay_rate
+    optimizer.adafactor.min_dim_size_to_factor = 128
+    optimizer.adafactor.clipping_threshold = 1.0  # RMS of an update; 0: off
+    optimizer.adafactor.multiply_by_parameter_scale = True
+    optimizer.adafactor.momentum = 0.0  # 0: none
+    optimizer.adafactor.epsilon = 1e-30
+    return optimizer
+
+
+def _data() -> ConfigDict:
+    data = ConfigDict()
+    data.source = "stdlib"  # stdlib, text, tfds, arrayrecord
+    data.path = ""  # text: file or folder; arrayrecord: what prepare wrote
+    data.glob = "**/*"  # text: which files of a folder
+    data.name = ""  # tfds: dataset name, e.g. "lm1b" or "wiki40b/en:1.3.0"
+    data.train_split = "train"  # tfds
+    data.validation_split = "validation"  # tfds
+    data.text_key = "text"  # tfds: the feature that holds the text
+    data.validation_fraction = 0.05  # text: share of the documents held out
+    # Several weighted sources, e.g. ({"label": "code", "weight": 0.7},
+    # {"label": "prose", "weight": 0.3, "source": "text", "path": "a.txt"}).
+    # Each entry overrides the fields above; each label gets its own eval.
+    data.mixture = ()
+    data.tokenizer = "bytes"  # bytes, sentencepiece, huggingface
+    data.tokenizer_path = ""  # SentencePiece model or tokenizer.json
+    data.sequence_length = 256  # L, tokens
+    data.isolate_documents = True  # no attention and no loss across documents
+    data.cache_dir = ""  # prepared data; "": ~/.cache/moe_jax
+    return data
+
+
+def _train() -> ConfigDict:
+    train = ConfigDict()
+    train.num_steps = 500  # when to stop; the schedule does not depend on it
+    train.batch_size = 16  # B, sequences per step, all devices together
+    train.accumulation_steps = 1  # microbatches per step; divides batch_size
+    train.eval_batch_size = 16  # sequences
+    train.eval_batches = 8  # of each held-out set, always the same ones
+    train.eval_interval = 100  # steps; 0: only at the end
+    train.log_interval = 10  # steps
+    train.checkpoint_interval = 100  # steps; 0: only at the end
+    train.keep_last = 2  # checkpoints
+    train.keep_best = 1  # checkpoints of lowest held-out loss
+    return train
+
+
+def _mesh() -> ConfigDict:
+    mesh = ConfigDict()
+    mesh.data = -1  # devices along the axis; -1 takes the rest
+    mesh.expert = 1
+    mesh.model = 1
+    return mesh

@@ -1,0 +1,58 @@
+"""The dense control of a sparse config.
+
+A comparison of a sparse model with a dense one is only as good as the dense
+one's size. ``dense_twin`` replaces every sparse layer by a dense FFN at the
+same place of the block pattern, so that both models share every other tensor,
+its initial value and every batch of a seed.
+"""
+
+from ml_collections import ConfigDict
+
+MATCHES = ("active_flops", "total_params")
+
+
+def dense_twin(
+    config: ConfigDict, match: str = "active_flops", count_padding: bool = False
+) -> ConfigDict:
+    """Returns a copy of `config` whose sparse layers are dense FFNs.
+
+    Args:
+      config: any experiment config.
+      match: what the two models have in common.
+        `active_flops`: the FFN is K times as wide as one expert, so that a token
+        meets as many multiplications as in its K experts (the router's own D*E
+        are left out). `total_params`: E times as wide as one expert.
+      count_padding: for `active_flops`, count the slots that exist rather than
+        the choices that fill them: the width is multiplied by the train capacity
+        factor.
+
+    Raises:
+      ValueError: `match` is unknown.
+    """
+    return twin_of(config, twin_width(config, match, count_padding))
+
+
+def twin_width(config: ConfigDict, match: str, count_padding: bool = False) -> int:
+    """Hidden width of the dense FFN that stands in for a sparse layer."""
+    moe = config.moe
+    if match == "total_params":
+        return moe.num_experts * moe.d_ff
+    if match != "active_flops":
+        raise ValueError(f"match={match!r} is unknown; choose from {', '.join(MATCHES)}")
+    width = moe.num_selected_experts * moe.d_ff
+    if not count_padding:
+        return width
+    times_k = 1 if moe.capacity_times_k else moe.num_selected_experts
+    return round(width * moe.train_capacity_factor / times_k)
+
+
+def twin_of(config: ConfigDict, width: int) -> ConfigDict:
+    """Returns a copy of `config` with dense FFNs of `width` for sparse layers."""
+    twin = config.copy_and_resolve_references()
+    twin.model.block_pattern = twin_pattern(config.model.block_pattern, width)
+    return twin
+
+
+def twin_pattern(block_pattern: tuple[str, ...], width: int) -> tuple[str, ...]:
+    """The block pattern with every sparse kind replaced by `dense:width`."""
+    return tuple(f"dense:{width}" if kind == "moe" else kind for kind in block_pattern)

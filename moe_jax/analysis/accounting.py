@@ -1,0 +1,237 @@
+"""What a model costs on paper: parameters, FLOPs per token, bytes of state.
+
+Everything follows from the shapes of the parameters, so that a count can never
+disagree with the model that is trained. Nothing is allocated.
+
+Conventions, the same for every number here:
+
+* a multiply-add is two FLOPs; only matrix products count (no softmax, norms,
+  activations, top-k, nor the gathers that move tokens);
+* attention's quadratic part is counted over the full L x L square, without the
+  causal half, as in the MFU of PaLM (arXiv:2204.02311, appendix B);
+* training costs three forward passes (one forward, two backward);
+  rematerialization is not counted;
+* the embedding lookup costs nothing; a tied head costs what an untied one does.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from moe_jax.models import head_dim
+from moe_jax.routing import expert_capacity
+
+PARTS = (
+    "embedding",
+    "attention",
+    "dense_ffn",
+    "router",
+    "experts",
+    "norms",
+    "head",
+    "other",
+)
+
+# Names of parameters that multiply a token's features.
+_MATRICES = ("kernel", "wi", "wg", "wo")
+_TRAINING_PASSES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterCount:
+    """Numbers of parameters.
+
+    Attributes:
+      by_part: all of them, by part of the model (`PARTS`); sums to `total`.
+      total: all that are trained.
+      active: those a token meets: all but the 1 - K/E of the experts that it is
+        not sent to. Embedding and head included.
+      active_non_embedding: `active` without the embedding table.
+    """
+
+    by_part: Mapping[str, int]
+    total: int
+    active: int
+    active_non_embedding: int
+
+
+@dataclasses.dataclass(frozen=True)
+class FlopCount:
+    """FLOPs per token, by the conventions of this module.
+
+    Attributes:
+      by_part: forward pass, with K experts per token and no empty slot; sums to
+        `forward`. `attention_scores` is attention's quadratic part.
+      forward: one forward pass.
+      training: forward and backward pass.
+      experts_with_padding: the experts' forward part as it is computed at the
+        train capacity: every slot counts, filled or not.
+      dispatch_combine: forward part of the two one-hot products of the einsum
+        dispatcher; 0 for the others, which move tokens without a product.
+      training_with_padding: `training` as it is computed: all slots, and
+        dispatch and combine.
+    """
+
+    by_part: Mapping[str, int]
+    forward: int
+    training: int
+    experts_with_padding: int
+    dispatch_combine: int
+    training_with_padding: int
+
+
+def part_of(path: tuple[str, ...]) -> str:
+    """The part of the model (one of `PARTS`) that a parameter belongs to."""
+    if any(name.endswith("norm") for name in path):
+        return "norms"
+    for name, part in (
+        ("embed", "embedding"),
+        ("head", "head"),
+        ("router", "router"),
+        ("experts", "experts"),
+        ("attention", "attention"),
+        ("ffn", "dense_ffn"),
+    ):
+        if name in path:
+            return part
+    return "other"
+
+
+def _leaves(params: Any) -> list[tuple[tuple[str, ...], Any]]:
+    flat = jax.tree_util.tree_flatten_with_path(params)[0]
+    return [(tuple(str(key.key) for key in path), leaf) for path, leaf in flat]
+
+
+def _active(size: int, part: str, config: ConfigDict) -> int:
+    if part != "experts":
+        return size
+    return size // config.moe.num_experts * config.moe.num_selected_experts
+
+
+def count_parameters(params: Any, config: ConfigDict) -> ParameterCount:
+    """Counts parameters exactly.
+
+    Args:
+      params: arrays or `jax.ShapeDtypeStruct`s, as nested dicts.
+      config: the config that they were built from (for K and E).
+    """
+    by_part = dict.fromkeys(PARTS, 0)
+    for path, leaf in _leaves(params):
+        by_part[part_of(path)] += math.prod(leaf.shape)
+    active = sum(_active(size, part, config) for part, size in by_part.items())
+    return ParameterCount(
+        by_part=by_part,
+        total=sum(by_part.values()),
+        active=active,
+        active_non_embedding=active - by_part["embedding"],
+    )
+
+
+def count_flops(params: Any, config: ConfigDict) -> FlopCount:
+    """Counts FLOPs per token; see the module's conventions.
+
+    Args:
+      params: as for `count_parameters`.
+      config: the config that they were built from.
+    """
+    multiplied = dict.fromkeys(PARTS, 0)
+    for path, leaf in _leaves(params):
+        if path[-1] in _MATRICES:
+            multiplied[part_of(path)] += math.prod(leaf.shape)
+        elif path[-2:] == ("embed", "embedding") and config.model.tied_embeddings:
+            multiplied["head"] += math.prod(leaf.shape)
+    by_part = {
+        part: 2 * _active(size, part, config) for part, size in multiplied.items()
+    }
+    by_part["attention_scores"] = _attention_scores(config)
+    by_part = {part: flops for part, flops in by_part.items() if flops}
+    forward = sum(by_part.values())
+
+    padded = round(2 * multiplied["experts"] * _slots_per_token(config) / _e(config))
+    moving = _dispatch_combine(config)
+    computed = forward - by_part.get("experts", 0) + padded + moving
+    return FlopCount(
+        by_part=by_part,
+        forward=forward,
+        training=_TRAINING_PASSES * forward,
+        experts_with_padding=padded,
+        dispatch_combine=moving,
+        training_with_padding=_TRAINING_PASSES * computed,
+    )
+
+
+def _e(config: ConfigDict) -> int:
+    return config.moe.num_experts
+
+
+def _attention_scores(config: ConfigDict) -> int:
+    """Queries times keys, and probabilities times values: 2 * 2 * L * H * Dh."""
+    width = config.model.num_heads * head_dim(config)
+    return 4 * config.model.num_layers * config.data.sequence_length * width
+
+
+def num_moe_layers(config: ConfigDict) -> int:
+    """Sparse layers in the whole depth."""
+    pattern = config.model.block_pattern
+    return config.model.num_layers // len(pattern) * pattern.count("moe")
+
+
+def tokens_per_group(config: ConfigDict) -> int:
+    """S: tokens that compete for the same slots."""
+    return config.moe.group_size or config.data.sequence_length
+
+
+def capacity(config: ConfigDict, train: bool) -> int:
+    """C: slots of one expert for one group, in training or in evaluation."""
+    moe = config.moe
+    return expert_capacity(
+        tokens_per_group(config),
+        moe.num_experts,
+        moe.num_selected_experts,
+        moe.train_capacity_factor if train else moe.eval_capacity_factor,
+        times_k=moe.capacity_times_k,
+        rounding=moe.capacity_rounding,
+        minimum=moe.min_capacity,
+    )
+
+
+def _slots_per_token(config: ConfigDict) -> float:
+    """E * C / S: expert applications per token when every slot is computed."""
+    return _e(config) * capacity(config, train=True) / tokens_per_group(config)
+
+
+def _dispatch_combine(config: ConfigDict) -> int:
+    """`GSEC,GSD->EGCD` and back: 2 * 2 * E * C * D per token and sparse layer."""
+    if config.moe.dispatcher != "einsum":
+        return 0
+    slots = _e(config) * capacity(config, train=True)
+    return 4 * num_moe_layers(config) * slots * config.model.d_model
+
+
+def tree_bytes(tree: Any) -> int:
+    """Bytes of all leaves of a tree of arrays or `jax.ShapeDtypeStruct`s."""
+    return sum(
+        math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)
+    )
+
+
+def state_bytes(params: Any, optimizer: Any) -> dict[str, int]:
+    """Bytes of parameters, gradients and optimizer state, before sharding.
+
+    Activations are not in it: they depend on the compiler.
+
+    Args:
+      params: as for `count_parameters`.
+      optimizer: an `optax.GradientTransformation`.
+    """
+    state = jax.eval_shape(optimizer.init, params)
+    sizes = {
+        "parameters": tree_bytes(params),
+        "gradients": tree_bytes(params),
+        "optimizer": tree_bytes(state),
+    }
+    return {**sizes, "total": sum(sizes.values())}

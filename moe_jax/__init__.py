@@ -1,0 +1,5 @@
+"""Sparse Mixture-of-Experts research in JAX and Flax."""
+
+from moe_jax.layers.moe import MoELayer
+
+__all__ = ["MoELayer"]

@@ -1,0 +1,22 @@
+"""Models: blocks of layers, and how a config becomes one."""
+
+from moe_jax.models.build import (
+    abstract_params,
+    build_model,
+    head_dim,
+    init_params,
+    moe_layer,
+    padded_vocab,
+)
+from moe_jax.models.pattern import LayerKind, parse_pattern
+
+__all__ = [
+    "LayerKind",
+    "abstract_params",
+    "build_model",
+    "head_dim",
+    "init_params",
+    "moe_layer",
+    "padded_vocab",
+    "parse_pattern",
+]

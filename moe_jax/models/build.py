@@ -1,0 +1,118 @@
+"""From a config to a model."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.core import FrozenDict
+from ml_collections import ConfigDict
+
+from moe_jax.layers import NORMS, Attention, DenseFFN, MoELayer
+from moe_jax.models.decoder import DecoderLM, MakeLayer
+from moe_jax.models.pattern import LayerKind, parse_pattern
+
+
+
+def build_model(config: ConfigDict, vocab_size: int) -> DecoderLM:
+    """Builds the model that a checked config describes.
+
+    Args:
+      config: the whole experiment; reads `model`, `moe`, `loss` and `data`.
+      vocab_size: the tokenizer's; padded up to `model.vocab_multiple`.
+    """
+    model = config.model
+    dtype = jnp.dtype(model.dtype)
+    kinds = parse_pattern(model.block_pattern, model.num_layers)
+    attention = functools.partial(
+        Attention,
+        num_heads=model.num_heads,
+        num_kv_heads=model.num_kv_heads,
+        head_dim=head_dim(config),
+        rope_base=model.rope_base,
+        isolate_segments=config.data.isolate_documents,
+        implementation=model.attention,
+        init_scale=model.init_scale,
+        dtype=dtype,
+    )
+
+    def make_block(block: MakeLayer, *, train: bool, name: str) -> nn.Module:
+        return block(
+            make_attention=attention,
+            make_ffns=tuple(_make_ffn(config, kind) for kind in kinds),
+            norm=model.norm,
+            norm_epsilon=model.norm_epsilon,
+            dropout=model.dropout,
+            mask_padding=config.moe.mask_padding,
+            dtype=dtype,
+            train=train,
+            name=name,
+        )
+
+    return DecoderLM(
+        vocab_size=padded_vocab(config, vocab_size),
+        d_model=model.d_model,
+        num_repeats=model.num_layers // len(kinds),
+        make_block=make_block,
+        make_final_norm=functools.partial(
+            NORMS[model.norm], epsilon=model.norm_epsilon, dtype=dtype
+        ),
+        tied_embeddings=model.tied_embeddings,
+        init_scale=model.init_scale,
+        remat=model.remat,
+        dtype=dtype,
+    )
+
+
+def moe_layer(config: ConfigDict) -> MakeLayer:
+    """The sparse layer of a config, ready to be named."""
+    fields = {
+        key: value
+        for key, value in config.moe.items()
+        if key not in ("mask_padding", "router_options")
+    }
+    return functools.partial(
+        MoELayer,
+        **fields,
+        router_options=FrozenDict(config.moe.router_options.to_dict()),
+        load_balance_counts=config.loss.load_balance_counts,
+        load_balance_at_balance=config.loss.load_balance_at_balance,
+        load_balance_scope=config.loss.load_balance_scope,
+        activation=config.model.activation,
+        dtype=jnp.dtype(config.model.dtype),
+    )
+
+
+def _make_ffn(config: ConfigDict, kind: LayerKind) -> MakeLayer:
+    if kind.name == "moe":
+        return moe_layer(config)
+    return functools.partial(
+        DenseFFN,
+        d_ff=kind.d_ff or config.model.d_ff,
+        activation=config.model.activation,
+        init_scale=config.model.init_scale,
+        dtype=jnp.dtype(config.model.dtype),
+    )
+
+
+def head_dim(config: ConfigDict) -> int:
+    """Width of one attention head."""
+    return config.model.head_dim or config.model.d_model // config.model.num_heads
+
+
+def padded_vocab(config: ConfigDict, vocab_size: int) -> int:
+    """Rows of the embedding table."""
+    multiple = config.model.vocab_multiple
+    return math.ceil(vocab_size / multiple) * multiple
+
+
+def abstract_params(model: DecoderLM):
+    """Shapes and dtypes of the parameters; takes no memory."""
+    return jax.eval_shape(lambda key: init_params(model, key), jax.random.key(0))
+
+
+def init_params(model: DecoderLM, key: jax.Array):
+    """Initial parameters of a model, a nested dict of float32 arrays."""
+    token = jnp.zeros((1, 1), jnp.int32)
+    return model.init(key, token, token, token, train=False)["params"]

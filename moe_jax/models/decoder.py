@@ -1,0 +1,218 @@
+"""The decoder-only language model.
+
+Layers repeat through one `nn.scan` over the block pattern, so that compile time
+does not grow with depth. A parameter's initial key comes from its place in the
+pattern (`layer_{i}/attention`, `layer_{i}/ffn`) and the scan index, never from
+the kind of layer: a dense twin of a sparse model starts from the same tensors.
+"""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from moe_jax.layers import Attention, MoELayer, make_norm
+from moe_jax.layers.initializers import fan_in_normal
+
+REMAT = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+MakeLayer = Callable[..., nn.Module]
+
+
+class DecoderBlock(nn.Module):
+    """One repeat of the block pattern: attention and feed-forward, pre-norm.
+
+    Attributes:
+      make_attention: builds an attention module, given its name.
+      make_ffns: builds the feed-forward module of each place of the pattern.
+      norm: `rmsnorm` or `layernorm`.
+      norm_epsilon: added to the variance.
+      dropout: rate on the output of each sub-layer.
+      mask_padding: hide padding from sparse layers.
+      dtype: compute dtype.
+      train: training or evaluation.
+    """
+
+    make_attention: MakeLayer
+    make_ffns: tuple[MakeLayer, ...]
+    norm: str
+    norm_epsilon: float
+    dropout: float
+    mask_padding: bool
+    dtype: jnp.dtype
+    train: bool
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        segment_ids: Int[Array, "batch length"],
+        positions: Int[Array, "batch length"],
+    ) -> tuple[Float[Array, "batch length embed"], dict[str, dict[str, Array]]]:
+        metrics = {}
+        for i, make_ffn in enumerate(self.make_ffns):
+            name = f"layer_{i}"
+            layer = DecoderLayer(
+                make_attention=self.make_attention,
+                make_ffn=make_ffn,
+                norm=self.norm,
+                norm_epsilon=self.norm_epsilon,
+                dropout=self.dropout,
+                mask_padding=self.mask_padding,
+                dtype=self.dtype,
+                name=name,
+            )
+            x, layer_metrics = layer(x, segment_ids, positions, train=self.train)
+            if layer_metrics:
+                metrics[name] = layer_metrics
+        return x, metrics
+
+
+class DecoderLayer(nn.Module):
+    """x + attention(norm(x)), then x + ffn(norm(x)). Attributes: DecoderBlock."""
+
+    make_attention: MakeLayer
+    make_ffn: MakeLayer
+    norm: str
+    norm_epsilon: float
+    dropout: float
+    mask_padding: bool
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "batch length embed"],
+        segment_ids: Int[Array, "batch length"],
+        positions: Int[Array, "batch length"],
+        *,
+        train: bool,
+    ) -> tuple[Float[Array, "batch length embed"], dict[str, Array]]:
+        drop = nn.Dropout(self.dropout, deterministic=not train)
+        with jax.named_scope("attention"):
+            mixed = self.make_attention(name="attention")(
+                self._norm("attention_norm", x), segment_ids, positions
+            )
+        x = x + drop(mixed)
+
+        ffn, normed = self.make_ffn(name="ffn"), self._norm("ffn_norm", x)
+        if isinstance(ffn, MoELayer):
+            mask = segment_ids > 0 if self.mask_padding else None
+            out, metrics = ffn(normed, train=train, mask=mask)
+        else:
+            out, metrics = ffn(normed), {}
+        return x + drop(out), metrics
+
+    def _norm(self, name: str, x: Array) -> Array:
+        return make_norm(self.norm, self.norm_epsilon, self.dtype, name)(x)
+
+
+class DecoderLM(nn.Module):
+    """A causal language model over a block pattern of dense and sparse layers.
+
+    Attributes:
+      vocab_size: V, rows of the embedding table.
+      d_model: D.
+      num_repeats: how often the block pattern repeats.
+      make_block: builds a `DecoderBlock`, given its class, name and `train`.
+      make_final_norm: builds the norm before the head.
+      tied_embeddings: the head is the embedding table.
+      init_scale: variance of a kernel times its fan-in.
+      remat: `none`, `full` (keep only each block's input) or `dots` (keep matrix
+        products without batch dimensions).
+      dtype: compute dtype; parameters are float32.
+    """
+
+    vocab_size: int
+    d_model: int
+    num_repeats: int
+    make_block: Callable[..., nn.Module]
+    make_final_norm: MakeLayer
+    tied_embeddings: bool = True
+    init_scale: float = 1.0
+    remat: str = "none"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Int[Array, "batch length"],
+        segment_ids: Int[Array, "batch length"],
+        positions: Int[Array, "batch length"],
+        *,
+        train: bool,
+    ) -> tuple[Float[Array, "batch length vocab"], dict[str, Array]]:
+        """Returns logits and what the sparse layers report.
+
+        Args:
+          tokens: input ids.
+          segment_ids: document of each token within its row; 0 is padding.
+          positions: position of each token.
+          train: training (needs `rngs` for router noise and dropout) or not.
+
+        Returns:
+          Logits in float32, and the metrics of `MoELayer`, each with a leading
+          axis over the sparse layers in order of depth; {} if there are none.
+        """
+        embed = nn.Embed(
+            self.vocab_size,
+            self.d_model,
+            dtype=self.dtype,
+            embedding_init=nn.initializers.normal(self.d_model**-0.5),
+            name="embed",
+        )
+        # Unit variance into the first block, from a table that is also a head.
+        x = embed(tokens) * jnp.asarray(self.d_model**0.5, self.dtype)
+        x, metrics = self._blocks(train)(x, segment_ids, positions)
+        x = self.make_final_norm(name="final_norm")(x)
+        with jax.named_scope("head"):
+            if self.tied_embeddings:
+                table = embed.embedding.astype(self.dtype).T
+            else:
+                shape = (self.d_model, self.vocab_size)
+                table = Head(shape, self.init_scale, name="head")().astype(self.dtype)
+            logits = jnp.einsum(
+                "bld,dv->blv", x, table, preferred_element_type=jnp.float32
+            )
+        return logits, by_depth(metrics)
+
+    def _blocks(self, train: bool) -> nn.Module:
+        block = DecoderBlock
+        if self.remat != "none":
+            # Inside a scan nothing can be shared, so no barrier is needed.
+            block = nn.remat(block, policy=REMAT[self.remat], prevent_cse=False)
+        block = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True, "router": True},
+            in_axes=(nn.broadcast, nn.broadcast),
+            length=self.num_repeats,
+        )
+        return self.make_block(block, train=train, name="blocks")
+
+
+class Head(nn.Module):
+    """The kernel [D, V] of an untied output head."""
+
+    shape: tuple[int, int]
+    init_scale: float
+
+    @nn.compact
+    def __call__(self) -> Float[Array, "embed vocab"]:
+        return self.param("kernel", fan_in_normal(self.init_scale), self.shape)
+
+
+def by_depth(metrics: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
+    """Merges {place: {name: [repeat, ...]}} into {name: [layer, ...]} by depth."""
+    places = sorted(metrics, key=lambda name: int(name.removeprefix("layer_")))
+    if not places:
+        return {}
+    stacked = jax.tree.map(
+        lambda *values: jnp.stack(values, axis=1), *(metrics[p] for p in places)
+    )
+    return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), stacked)

@@ -1,0 +1,24 @@
+"""Parallelism: the mesh, and what lives where on it."""
+
+from moe_jax.parallel.axes import (
+    PARAM_AXES,
+    RULES,
+    STACKING_AXES,
+    param_axes,
+    param_shardings,
+    path_name,
+)
+from moe_jax.parallel.mesh import batch_sharding, make_mesh, mesh_shape, replicated
+
+__all__ = [
+    "PARAM_AXES",
+    "RULES",
+    "STACKING_AXES",
+    "batch_sharding",
+    "make_mesh",
+    "mesh_shape",
+    "param_axes",
+    "param_shardings",
+    "path_name",
+    "replicated",
+]

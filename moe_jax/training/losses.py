@@ -1,0 +1,118 @@
+"""The training loss, written as a sum over microbatches.
+
+Everything a microbatch returns is its contribution to the whole batch: token
+losses are divided by the real tokens of the whole batch, so that gradient
+accumulation adds up to the same loss and the same gradient. Load balancing over
+groups is averaged over microbatches, which hold equally many groups; over the
+`global` scope it is the mean of the microbatches' own values.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+from ml_collections import ConfigDict
+
+from moe_jax.models.decoder import DecoderLM
+
+Batch = Mapping[str, Array]
+
+
+class Totals(NamedTuple):
+    """What the whole batch is divided by.
+
+    Attributes:
+      targets: sum of the targets' weights.
+      tokens: real (not padding) input tokens.
+      microbatches: how many there are.
+    """
+
+    targets: Float[Array, ""]
+    tokens: Float[Array, ""]
+    microbatches: int
+
+
+def batch_totals(batch: Batch, microbatches: int) -> Totals:
+    """Counts a whole batch; at least 1 each, so that an empty one gives 0."""
+    return Totals(
+        jnp.maximum(batch["weights"].sum(), 1.0),
+        jnp.maximum((batch["segment_ids"] > 0).sum().astype(jnp.float32), 1.0),
+        microbatches,
+    )
+
+
+def token_losses(
+    logits: Float[Array, "batch length vocab"], targets: Int[Array, "batch length"]
+) -> tuple[Float[Array, "batch length"], Float[Array, "batch length"]]:
+    """Returns each token's cross entropy in nats, and its log-partition squared."""
+    log_partition = jax.nn.logsumexp(logits, axis=-1)
+    chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    return log_partition - chosen, log_partition**2
+
+
+def microbatch_loss(
+    params: Any,
+    batch: Batch,
+    totals: Totals,
+    *,
+    model: DecoderLM,
+    weights: ConfigDict,
+    rngs: Mapping[str, Array] | None,
+) -> tuple[Float[Array, ""], dict[str, Array]]:
+    """Contribution of one microbatch to the loss and the metrics of its batch.
+
+    Args:
+      params: the model's parameters.
+      batch: one microbatch.
+      totals: counts of the whole batch.
+      model: the model.
+      weights: the config's `loss`.
+      rngs: keys for `router` and `dropout` in training; None evaluates.
+
+    Returns:
+      `loss/total` and a dict of metrics, each to be summed over microbatches.
+    """
+    logits, reports = model.apply(
+        {"params": params},
+        batch["tokens"],
+        batch["segment_ids"],
+        batch["positions"],
+        train=rngs is not None,
+        rngs=rngs,
+    )
+    cross_entropy, squared = token_losses(logits, batch["targets"])
+    per_target = batch["weights"] / totals.targets
+    metrics = {
+        "loss/cross_entropy": (cross_entropy * per_target).sum(),
+        "loss/lm_z": (squared * per_target).sum(),
+        **_router_reports(reports, batch, totals, weights.layer_reduction),
+    }
+    total = metrics["loss/cross_entropy"] + weights.lm_z * metrics["loss/lm_z"]
+    if reports:
+        total += weights.load_balance * metrics["loss/load_balance"]
+        total += weights.router_z * metrics["loss/router_z"]
+    return total, {"loss/total": total, **metrics}
+
+
+def _router_reports(
+    reports: Mapping[str, Array], batch: Batch, totals: Totals, layer_reduction: str
+) -> dict[str, Array]:
+    """Reduces the sparse layers' reports over layers, and weighs them.
+
+    Losses follow `layer_reduction`, metrics are means over layers; the load of
+    each expert is kept by layer.
+    """
+    token_share = (batch["segment_ids"] > 0).sum() / totals.tokens
+    reduced = {}
+    for name, by_layer in reports.items():
+        if name == "router/load":
+            value = by_layer
+        elif name.startswith("loss/") and layer_reduction == "sum":
+            value = by_layer.sum()
+        else:
+            value = by_layer.mean()
+        is_balance = name == "loss/load_balance"
+        reduced[name] = value * (1 / totals.microbatches if is_balance else token_share)
+    return reduced

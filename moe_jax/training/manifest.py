@@ -18,6 +18,7 @@ import jax
 from etils import epath
 
 from moe_jax.errors import UserError
+from moe_jax.training.files import write_whole
 
 NAME = "manifest.json"
 _VERSION = 1
@@ -132,9 +133,7 @@ def write_manifest(path: epath.Path, manifest: Manifest) -> None:
     """Commits the checkpoint in `path`: the manifest appears whole or not."""
     body = dataclasses.asdict(manifest) | {"version": _VERSION}
     text = json.dumps({"sha256": _digest(body), **body}, indent=1, allow_nan=False)
-    unfinished = path / f"{NAME}.tmp"
-    unfinished.write_text(text)
-    unfinished.replace(path / NAME)
+    write_whole(path / NAME, text)
 
 
 def read_manifest(directory: epath.PathLike, step: int) -> Manifest:

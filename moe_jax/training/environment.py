@@ -38,7 +38,7 @@ def describe_environment() -> dict[str, Any]:
         "command": sys.argv,
         "git": _git(pathlib.Path(moe_jax.__file__).parent),
         "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in _PACKAGES},
+        | {name: _version(name) for name in _PACKAGES},
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu_cores": _cpu_cores(),
         "devices": {
@@ -52,6 +52,13 @@ def describe_environment() -> dict[str, Any]:
         "x64": jax.config.jax_enable_x64,
         "matmul_precision": jax.config.jax_default_matmul_precision,
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"  # moe_jax itself, run from a checkout
 
 
 def _cpu_cores() -> int:

@@ -23,6 +23,10 @@ from moe_jax.training.environment import describe_environment
 CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
 
+# May lie in a folder that is not yet a run: a start cut short, and the log into
+# which the starting command's output goes.
+_BEFORE_A_RUN = (ENVIRONMENT, f"*.json{files.SUFFIX}", "log.txt", "*.log")
+
 # May differ between two starts of one run: where it runs, when it stops, what it
 # writes. The schedule's horizon is `optimizer.decay_steps`, not here.
 RUNTIME_FIELDS = (
@@ -88,6 +92,11 @@ def open_workdir(
     return outcome == resumed
 
 
+def to_json(config: ConfigDict) -> str:
+    """The config as `config.json` holds it; tuples become lists."""
+    return json.dumps(config.to_dict(), indent=1)
+
+
 def load_config(workdir: epath.PathLike, schema: ConfigDict) -> ConfigDict:
     """The config of the run in `workdir`, with `schema`'s types and locks.
 
@@ -118,8 +127,11 @@ def _holds_run(workdir: epath.Path) -> bool:
         return False
     if (workdir / CONFIG).exists():
         return True
-    ours = {ENVIRONMENT, ENVIRONMENT + files.SUFFIX, CONFIG + files.SUFFIX}
-    names = sorted({path.name for path in workdir.iterdir()} - ours)
+    names = sorted(
+        path.name
+        for path in workdir.iterdir()
+        if not any(fnmatch.fnmatchcase(path.name, ours) for ours in _BEFORE_A_RUN)
+    )
     if names:
         raise UserError(
             f"workdir={workdir} is not empty and holds no run (no {CONFIG}; it has "
@@ -137,7 +149,7 @@ def _write(config: ConfigDict, workdir: epath.Path, data: dict, resuming: bool) 
     environment = {**describe_environment(), "data": data, "earlier": earlier}
     # The config goes last: a folder without it is not yet a run.
     files.write_whole(workdir / ENVIRONMENT, json.dumps(environment, indent=1))
-    files.write_whole(workdir / CONFIG, json.dumps(config.to_dict(), indent=1))
+    files.write_whole(workdir / CONFIG, to_json(config))
 
 
 def _read_json(path: epath.Path) -> dict[str, Any]:

@@ -159,6 +159,12 @@ def test_folder_of_something_else_is_refused_and_left_alone(tmp_path):
     assert contents(tmp_path) == {"thesis.tex": b"years of work"}
 
 
+def test_folder_with_only_the_commands_log_is_new(tmp_path):
+    (tmp_path / "log.txt").write_text("$ train")
+    assert open_workdir(base.get_config(), tmp_path, *DATA) is False
+    assert (tmp_path / "log.txt").read_text() == "$ train"
+
+
 def test_start_killed_before_the_config_was_written_is_a_new_run(tmp_path, monkeypatch):
     write_whole = workdirs.files.write_whole
 

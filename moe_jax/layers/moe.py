@@ -105,7 +105,9 @@ class MoELayer(nn.Module):
             self.num_selected_experts,
             self.router_options,
         )
-        size = group_size(x.shape[0], x.shape[1], self.group_size)
+        # Parameters do not depend on the groups: any dummy input initializes.
+        wanted = 0 if self.is_initializing() else self.group_size
+        size = group_size(x.shape[0], x.shape[1], wanted)
         tokens = x.reshape(-1, size, x.shape[-1])
         real = jnp.ones(x.shape[:2], bool) if mask is None else mask
         real = real.reshape(-1, size)

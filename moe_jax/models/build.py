@@ -14,7 +14,6 @@ from moe_jax.models.decoder import DecoderLM, MakeLayer
 from moe_jax.models.pattern import LayerKind, parse_pattern
 
 
-
 def build_model(config: ConfigDict, vocab_size: int) -> DecoderLM:
     """Builds the model that a checked config describes.
 
@@ -61,6 +60,7 @@ def build_model(config: ConfigDict, vocab_size: int) -> DecoderLM:
         tied_embeddings=model.tied_embeddings,
         init_scale=model.init_scale,
         remat=model.remat,
+        scan_unroll=model.scan_unroll,
         dtype=dtype,
     )
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from moe_jax.layers import Attention, MoELayer, make_norm
+from moe_jax.layers import MoELayer, make_norm
 from moe_jax.layers.initializers import fan_in_normal
 
 REMAT = {
@@ -125,6 +125,7 @@ class DecoderLM(nn.Module):
       init_scale: variance of a kernel times its fan-in.
       remat: `none`, `full` (keep only each block's input) or `dots` (keep matrix
         products without batch dimensions).
+      scan_unroll: repeats of the pattern per iteration of the scan.
       dtype: compute dtype; parameters are float32.
     """
 
@@ -136,6 +137,7 @@ class DecoderLM(nn.Module):
     tied_embeddings: bool = True
     init_scale: float = 1.0
     remat: str = "none"
+    scan_unroll: int = 1
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -192,6 +194,7 @@ class DecoderLM(nn.Module):
             split_rngs={"params": True, "dropout": True, "router": True},
             in_axes=(nn.broadcast, nn.broadcast),
             length=self.num_repeats,
+            unroll=self.scan_unroll,
         )
         return self.make_block(block, train=train, name="blocks")
 

@@ -35,24 +35,24 @@ def mesh_shape(config: ConfigDict, num_devices: int) -> tuple[int, int, int]:
 
 
 def _check_divides(config: ConfigDict, mesh: dict[str, int]) -> None:
-    rows = mesh["data"] * mesh["expert"]
-    train = config.train
+    model, train = config.model, config.train
+    rows, width = mesh["data"] * mesh["expert"], mesh["model"]
+    microbatch = train.batch_size // train.accumulation_steps
     sharded = [
-        ("train.batch_size / train.accumulation_steps", "data x expert", rows)
-        + (train.batch_size // train.accumulation_steps,),
-        ("train.eval_batch_size", "data x expert", rows) + (train.eval_batch_size,),
-        ("model.num_heads", "model", mesh["model"]) + (config.model.num_heads,),
-        ("model.num_kv_heads", "model", mesh["model"]) + (config.model.num_kv_heads,),
-        ("model.d_ff", "model", mesh["model"]) + (config.model.d_ff,),
-        ("model.vocab_multiple", "model", mesh["model"])
-        + (config.model.vocab_multiple,),
+        ("train.batch_size / accumulation_steps", microbatch, "data x expert", rows),
+        ("train.eval_batch_size", train.eval_batch_size, "data x expert", rows),
+        ("model.num_heads", model.num_heads, "model", width),
+        ("model.num_kv_heads", model.num_kv_heads, "model", width),
+        ("model.d_ff", model.d_ff, "model", width),
+        ("model.vocab_multiple", model.vocab_multiple, "model", width),
     ]
-    if "moe" in config.model.block_pattern:
+    if "moe" in model.block_pattern:
+        experts = config.moe.num_experts
         sharded += [
-            ("moe.num_experts", "expert", mesh["expert"]) + (config.moe.num_experts,),
-            ("moe.d_ff", "model", mesh["model"]) + (config.moe.d_ff,),
+            ("moe.num_experts", experts, "expert", mesh["expert"]),
+            ("moe.d_ff", config.moe.d_ff, "model", width),
         ]
-    for field, axis, devices, size in sharded:
+    for field, size, axis, devices in sharded:
         if size % devices:
             raise UserError(
                 f"{field}={size} is not divisible by the {devices} devices of the "

@@ -271,6 +271,47 @@ def load_params(
     return restored["params"], manifests.read_manifest(directory, step)
 
 
+def load_matching(directory: epath.PathLike, abstract: Any) -> dict[str, jax.Array]:
+    """The tensors that the newest undamaged checkpoint and `abstract` share.
+
+    Args:
+      directory: the folder that holds the checkpoints, never written to.
+      abstract: pytree of `jax.ShapeDtypeStruct` with paths like the saved
+        state's, such as `{"params": ...}`.
+
+    Returns:
+      {path: tensor} of those with the same path, shape and dtype.
+
+    Raises:
+      UserError: no checkpoint there.
+    """
+    directory = epath.Path(directory)
+    step, _ = _newest_intact(directory)
+    if step is None:
+        raise UserError(f"no checkpoint in {directory}; train a model there first")
+    saved = manifests.read_manifest(directory, step).tree
+    wanted = manifests.describe_tree(abstract)
+    leaves = {"/".join(path): leaf for path, leaf in manifests.leaves_by_path(abstract)}
+    shared = {
+        path: leaf for path, leaf in leaves.items() if saved.get(path) == wanted[path]
+    }
+    nested: dict[str, Any] = {}
+    for path, leaf in shared.items():
+        *parents, name = path.split("/")
+        node = nested
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = leaf
+    context = ocp.Context()
+    context.pytree.loading.partial_load = True
+    with context:
+        loaded = ocp.load(directory / str(step), _nest(jax.tree.map(_placed, nested)))
+    return {
+        "/".join(path): leaf
+        for path, leaf in manifests.leaves_by_path(_unnest(loaded, nested))
+    }
+
+
 def _restore(
     directory: epath.Path, step: int, abstract: Any, prefix: str = ""
 ) -> tuple[Any, dict[str, Any]]:

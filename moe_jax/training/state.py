@@ -52,14 +52,15 @@ def abstract_state(
         for (path, sharding), leaf in zip(where[0], params, strict=True)
     ]
 
-    def place(path, leaf):
+    def place(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> Any:
         name = path_name(path)
-        for param_name, shape, sharding in known:
-            if name.endswith(param_name) and leaf.shape == shape:
-                break
-        else:
-            sharding = replicated(mesh)
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+        fitting = (
+            sharding
+            for param_name, shape, sharding in known
+            if name.endswith(param_name) and leaf.shape == shape
+        )
+        where = next(fitting, replicated(mesh))
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
 
     return jax.tree_util.tree_map_with_path(place, shapes)
 

@@ -1,0 +1,58 @@
+"""Trains a model: evaluates, checkpoints, and resumes what DIR already holds.
+
+  python -m experiments.train --config=configs/quickstart.py --workdir=runs/quickstart
+
+Any field of the config can be changed on the command line:
+
+  --config.moe.num_experts=16 --config.moe.router=gshard
+  --config.data.source=text --config.data.path=my_book.txt
+
+DIR gets config.json, environment.json, metrics.jsonl, summary.json, figures/,
+TensorBoard events and checkpoints/. Ctrl-C or SIGTERM saves and ends; the same
+command goes on where it ended.
+"""
+
+import re
+from collections.abc import Sequence
+
+from absl import flags
+
+from experiments import command
+from moe_jax.errors import UserError
+
+_CONFIG = command.define_config()
+_WORKDIR = command.define_workdir("Folder of this run, local or gs://.")
+_PROFILE = flags.DEFINE_string(
+    "profile",
+    None,
+    "A:B writes a trace of steps A to B into DIR/profile, for TensorBoard or xprof.",
+)
+
+
+def main(argv: Sequence[str]) -> None:
+    del argv
+    config = command.read_config(_CONFIG)
+    profile = _read_profile(_PROFILE.value)
+    from moe_jax.training.loop import train
+
+    summary = train(config, _WORKDIR.value, profile)
+    loss = summary.get("loss/cross_entropy")
+    if loss is not None:
+        print(
+            f"{summary['status']} at step {summary['step']}: held-out loss {loss:.4f} "
+            f"nats per token, {summary['loss/bits_per_byte']:.3f} bits per byte "
+            f"(gzip: {summary['gzip_bits_per_byte']:.3f}); see {_WORKDIR.value}"
+        )
+
+
+def _read_profile(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UserError(f"--profile={text!r}: write A:B, such as 10:13, with A <= B")
+    return int(match[1]), int(match[2])
+
+
+if __name__ == "__main__":
+    command.run(main)

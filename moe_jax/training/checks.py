@@ -1,0 +1,155 @@
+"""Refuses a config that cannot work, before anything is read or compiled."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from moe_jax.dispatch import DISPATCHERS
+from moe_jax.errors import UserError
+from moe_jax.layers import ACTIVATIONS, IMPLEMENTATIONS, NORMS, group_size
+from moe_jax.models import head_dim, parse_pattern
+from moe_jax.models.decoder import REMAT
+from moe_jax.routing import check_router
+from moe_jax.routing.allocate import ORDERS
+from moe_jax.routing.capacity import ROUNDINGS
+from moe_jax.routing.losses import AT_BALANCE, COUNTS, SCOPES
+from moe_jax.training.optimizers import OPTIMIZERS, SCHEDULES
+
+_CHOICES = {
+    "model.activation": ACTIVATIONS,
+    "model.norm": tuple(NORMS),
+    "model.attention": IMPLEMENTATIONS,
+    "model.dtype": ("float32", "bfloat16"),
+    "model.remat": ("none", *REMAT),
+    "moe.dispatcher": tuple(DISPATCHERS),
+    "moe.jitter_target": ("inputs", "logits"),
+    "moe.capacity_rounding": tuple(ROUNDINGS),
+    "moe.allocation": ORDERS,
+    "loss.load_balance_counts": COUNTS,
+    "loss.load_balance_at_balance": AT_BALANCE,
+    "loss.load_balance_scope": SCOPES,
+    "loss.layer_reduction": ("mean", "sum"),
+    "optimizer.name": OPTIMIZERS,
+    "optimizer.schedule": SCHEDULES,
+}
+
+_AT_LEAST = {
+    "seed": 0,
+    "model.d_model": 1,
+    "model.d_ff": 1,
+    "model.num_heads": 1,
+    "model.num_kv_heads": 1,
+    "model.head_dim": 0,
+    "model.vocab_multiple": 1,
+    "model.scan_unroll": 1,
+    "moe.num_experts": 1,
+    "moe.d_ff": 1,
+    "moe.group_size": 0,
+    "moe.min_capacity": 0,
+    "optimizer.warmup_steps": 0,
+    "optimizer.decay_steps": 1,
+    "data.sequence_length": 2,
+    "train.num_steps": 1,
+    "train.batch_size": 1,
+    "train.accumulation_steps": 1,
+    "train.eval_batch_size": 1,
+    "train.eval_batches": 1,
+    "train.eval_interval": 0,
+    "train.log_interval": 1,
+    "train.checkpoint_interval": 0,
+    "train.keep_last": 1,
+    "train.keep_best": 0,
+}
+
+_POSITIVE = (
+    "model.norm_epsilon",
+    "model.rope_base",
+    "model.init_scale",
+    "moe.init_scale",
+    "moe.train_capacity_factor",
+    "moe.eval_capacity_factor",
+    "optimizer.learning_rate",
+)
+
+_RATES = ("model.dropout", "moe.expert_dropout", "moe.jitter")
+
+
+def check_config(config: ConfigDict) -> None:
+    """Checks all that can be checked without the data and the devices.
+
+    Raises:
+      UserError: one line with the field, its value and what would work.
+    """
+    for field, choices in _CHOICES.items():
+        if field_value(config, field) not in choices:
+            _refuse(config, field, f"choose from {', '.join(choices)}")
+    for field, least in _AT_LEAST.items():
+        if field_value(config, field) < least:
+            _refuse(config, field, f"must be at least {least}")
+    for field in _POSITIVE:
+        if not field_value(config, field) > 0:
+            _refuse(config, field, "must be positive")
+    for field in _RATES:
+        if not 0 <= field_value(config, field) < 1:
+            _refuse(config, field, "must be at least 0 and below 1")
+    _check_attention(config)
+    _check_batches(config)
+    kinds = parse_pattern(config.model.block_pattern, config.model.num_layers)
+    if any(kind.name == "moe" for kind in kinds):
+        _check_moe(config)
+
+
+def field_value(config: ConfigDict, field: str) -> Any:
+    """The value at a dotted path such as `model.d_ff`."""
+    value = config
+    for name in field.split("."):
+        value = value[name]
+    return value
+
+
+def _refuse(config: ConfigDict, field: str, advice: str) -> None:
+    raise UserError(f"{field}={field_value(config, field)!r}: {advice}")
+
+
+def _check_attention(config: ConfigDict) -> None:
+    model = config.model
+    if not model.head_dim and model.d_model % model.num_heads:
+        divisors = [n for n in range(1, model.num_heads + 1) if model.d_model % n == 0]
+        raise UserError(
+            f"model.num_heads={model.num_heads} does not divide "
+            f"model.d_model={model.d_model}; {divisors[-1]} would, or set "
+            "model.head_dim"
+        )
+    if model.num_heads % model.num_kv_heads:
+        raise UserError(
+            f"model.num_kv_heads={model.num_kv_heads} does not divide "
+            f"model.num_heads={model.num_heads}"
+        )
+    if head_dim(config) % 2:
+        raise UserError(
+            f"a head is {head_dim(config)} wide; rotary positions need an even width: "
+            "change model.num_heads or model.head_dim"
+        )
+    if model.attention == "cudnn" and model.dtype == "float32":
+        raise UserError(
+            "model.attention='cudnn' needs model.dtype='bfloat16'; 'auto' takes what "
+            "works"
+        )
+
+
+def _check_batches(config: ConfigDict) -> None:
+    train = config.train
+    if train.batch_size % train.accumulation_steps:
+        raise UserError(
+            f"train.accumulation_steps={train.accumulation_steps} does not divide "
+            f"train.batch_size={train.batch_size}"
+        )
+
+
+def _check_moe(config: ConfigDict) -> None:
+    moe, train = config.moe, config.train
+    options = moe.router_options.to_dict()
+    check_router(moe.router, moe.num_experts, moe.num_selected_experts, options)
+    length = config.data.sequence_length
+    for rows in (train.batch_size // train.accumulation_steps, train.eval_batch_size):
+        group_size(rows, length, moe.group_size)

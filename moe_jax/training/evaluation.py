@@ -1,0 +1,95 @@
+"""Held-out loss, on the same rows every time."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from moe_jax.data import EvalSet
+from moe_jax.training.experiment import Experiment
+from moe_jax.training.step import EvalStep
+from moe_jax.training.trained import load_trained
+
+Metrics = dict[str, Any]
+
+
+def evaluate(
+    experiment: Experiment,
+    eval_step: EvalStep,
+    params: Any,
+    eval_sets: Mapping[str, EvalSet],
+) -> dict[str, Metrics]:
+    """Evaluates every held-out set at the eval capacity factor.
+
+    Args:
+      experiment: places batches on the mesh.
+      eval_step: from `Experiment.eval_step`.
+      params: the model's parameters.
+      eval_sets: by label.
+
+    Returns:
+      By label: the metrics of training averaged by real targets, and
+      `loss/perplexity` and `loss/bits_per_byte` (nats over all targets, in bits,
+      per UTF-8 byte of the same targets).
+    """
+    return {
+        label: _evaluate_set(experiment, eval_step, params, eval_set)
+        for label, eval_set in eval_sets.items()
+    }
+
+
+def evaluate_run(
+    config: ConfigDict, workdir: epath.PathLike, step: int | None
+) -> dict[str, Any]:
+    """Evaluates a checkpoint of a run, under a config that may differ from its own.
+
+    Args:
+      config: the run's config, perhaps with overrides.
+      workdir: the run's folder; nothing is written to it.
+      step: of the checkpoint; None: the newest undamaged one.
+
+    Returns:
+      `step`, and for each held-out set the result of `evaluate` and gzip's bits
+      per byte on the same bytes.
+
+    Raises:
+      UserError: there is no such checkpoint, or it does not fit `config`.
+    """
+    trained = load_trained(config, workdir, step)
+    experiment, eval_sets = trained.experiment, trained.data.eval_sets
+    results = evaluate(experiment, experiment.eval_step(), trained.params, eval_sets)
+    for label, values in results.items():
+        values["gzip_bits_per_byte"] = eval_sets[label].gzip_bits_per_byte
+    return {"step": trained.step, **results}
+
+
+def held_out_loss(results: Mapping[str, Metrics]) -> float:
+    """Cross entropy in nats per target, the mean over held-out sets."""
+    return float(np.mean([r["loss/cross_entropy"] for r in results.values()]))
+
+
+def _evaluate_set(
+    experiment: Experiment, eval_step: EvalStep, params: Any, eval_set: EvalSet
+) -> Metrics:
+    batches = [
+        jax.device_get(eval_step(params, experiment.put_eval(batch)))
+        for batch in eval_set.batches()
+    ]
+    targets = np.array([float(metrics.pop("targets")) for metrics in batches])
+    share = targets / max(targets.sum(), 1.0)
+    mean = {
+        name: sum(
+            s * np.asarray(m[name], np.float64)
+            for s, m in zip(share, batches, strict=True)
+        )
+        for name in batches[0]
+    }
+    loss = mean["loss/cross_entropy"]
+    bits = loss * targets.sum() / math.log(2)
+    mean["loss/perplexity"] = np.exp(min(loss, 700.0))
+    mean["loss/bits_per_byte"] = bits / max(eval_set.num_bytes, 1)
+    return {name: np.asarray(value).tolist() for name, value in mean.items()}

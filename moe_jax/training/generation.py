@@ -1,0 +1,109 @@
+"""Sampling text from a trained model."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from jaxtyping import Array, Float, Int
+from ml_collections import ConfigDict
+
+from moe_jax.errors import UserError
+from moe_jax.models.decoder import DecoderLM
+from moe_jax.training.trained import load_trained
+
+
+def generate(
+    config: ConfigDict,
+    workdir: epath.PathLike,
+    *,
+    prompt: str,
+    max_tokens: int,
+    temperature: float,
+    num_samples: int = 1,
+    seed: int = 0,
+    step: int | None = None,
+) -> list[str]:
+    """Continues `prompt` with the model of a run.
+
+    Every step runs the whole window of `data.sequence_length` tokens; a longer
+    text loses its beginning. No token is dropped: experts have a slot for each.
+
+    Args:
+      config: the run's config.
+      workdir: the run's folder.
+      prompt: text to continue; may be empty.
+      max_tokens: tokens to add at most; the end of a document ends it earlier.
+      temperature: divides the logits; 0 takes the likeliest token.
+      num_samples: how many continuations.
+      seed: of the draws.
+      step: of the checkpoint; None: the newest.
+
+    Returns:
+      The continuations, without the prompt.
+
+    Raises:
+      UserError: an option is out of range, or there is no such checkpoint.
+    """
+    if max_tokens < 1 or num_samples < 1 or temperature < 0:
+        raise UserError(
+            f"max_tokens={max_tokens}, num_samples={num_samples}, "
+            f"temperature={temperature}: the first two must be at least 1, the last 0"
+        )
+    trained = load_trained(_without_drops(config), workdir, step)
+    tokenizer, model = trained.data.tokenizer, trained.experiment.model
+    known = [tokenizer.bos_id, *tokenizer.encode(prompt)]
+    rows = np.tile(np.array(known, np.int32), (num_samples, 1))
+    ended = np.zeros(num_samples, bool)
+    window = config.data.sequence_length
+    key = jax.random.key(seed)
+    sample = jax.jit(_next_token, static_argnums=(0,))
+    for i in range(max_tokens):
+        seen = rows[:, -window:]
+        tokens = np.zeros((num_samples, window), np.int32)
+        tokens[:, : seen.shape[1]] = seen
+        chosen = sample(
+            model,
+            trained.params,
+            tokens,
+            seen.shape[1],
+            temperature,
+            jax.random.fold_in(key, i),
+        )
+        chosen = np.where(ended, tokenizer.eos_id, chosen)
+        rows = np.concatenate([rows, chosen[:, None]], axis=1)
+        ended |= chosen == tokenizer.eos_id
+        if ended.all():
+            break
+    return [_text(tokenizer, row[len(known) :].tolist()) for row in rows]
+
+
+def _without_drops(config: ConfigDict) -> ConfigDict:
+    config = config.copy_and_resolve_references()
+    config.moe.group_size = 0
+    config.moe.eval_capacity_factor = float(config.moe.num_experts)
+    return config
+
+
+def _next_token(
+    model: DecoderLM,
+    params: Any,
+    tokens: Int[Array, "batch length"],
+    known: Int[Array, ""],
+    temperature: Float[Array, ""],
+    key: Array,
+) -> Int[Array, " batch"]:
+    """Draws what follows the first `known` tokens of each row."""
+    places = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    segments = (places < known).astype(jnp.int32)
+    logits, _ = model.apply({"params": params}, tokens, segments, places, train=False)
+    last = jnp.take(logits, known - 1, axis=1)
+    drawn = jax.random.categorical(key, last / jnp.maximum(temperature, 1e-6))
+    return jnp.where(temperature > 0, drawn, last.argmax(axis=-1))
+
+
+def _text(tokenizer: Any, ids: list[int]) -> str:
+    if tokenizer.eos_id in ids:
+        ids = ids[: ids.index(tokenizer.eos_id)]
+    return tokenizer.decode(ids)

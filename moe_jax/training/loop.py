@@ -1,0 +1,274 @@
+"""The training loop: data in, steps out, nothing lost on the way.
+
+The loop dispatches step n, then fetches the metrics of step n - 1: the device is
+never idle, and never more than two steps ahead (XLA on a CPU with several
+devices aborts when too many are in flight). Evaluations and checkpoints wait for
+their own step's loss, so that what is not finite is never saved.
+"""
+
+import collections
+import contextlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from etils import epath
+from ml_collections import ConfigDict
+
+from moe_jax.analysis.accounting import count_flops, count_parameters
+from moe_jax.analysis.figures import write_figures
+from moe_jax.data import Data, open_data
+from moe_jax.errors import UserError
+from moe_jax.parallel import make_mesh
+from moe_jax.training.checkpoints import Checkpoints
+from moe_jax.training.checks import check_config
+from moe_jax.training.evaluation import evaluate, held_out_loss
+from moe_jax.training.experiment import Experiment, build_experiment
+from moe_jax.training.initialize import initial_state
+from moe_jax.training.interrupt import StopRequest
+from moe_jax.training.progress import Progress
+from moe_jax.training.state import TrainState
+from moe_jax.training.throughput import Throughput, peak_memory
+from moe_jax.training.workdir import open_workdir
+from moe_jax.training.writers import MetricWriter, read_summary
+
+# The summary's fraction of dropped choices is the mean over this many steps.
+_RECENT_STEPS = 50
+
+
+class DivergedError(UserError):
+    """The loss is not finite."""
+
+
+def train(
+    config: ConfigDict, workdir: epath.PathLike, profile: tuple[int, int] | None = None
+) -> dict[str, Any]:
+    """Trains, evaluates and checkpoints; resumes a run that `workdir` holds.
+
+    Args:
+      config: the experiment.
+      workdir: the run's folder, local or `gs://`.
+      profile: trace the steps from the first number up to the second.
+
+    Returns:
+      The run's summary, also in `summary.json`.
+
+    Raises:
+      UserError: the input is wrong; nothing has been written.
+      DivergedError: the loss is not finite.
+    """
+    workdir = epath.Path(workdir)
+    check_config(config)
+    make_mesh(config)  # sizes that do not fit are refused before data is prepared
+    data = open_data(config)
+    experiment = build_experiment(config, data.vocab_size)
+    resumes = open_workdir(config, workdir, data.fingerprint, data.description)
+
+    keep = (config.train.keep_last, config.train.keep_best)
+    with Checkpoints(workdir / "checkpoints", *keep) as checkpoints:
+        state = initial_state(experiment, checkpoints)
+        start = int(state.step)
+        if start >= config.train.num_steps:
+            summary = read_summary(workdir)
+            if summary is not None and summary["status"] == "finished":
+                logging.warning(
+                    "%s has already run %d steps; a larger train.num_steps goes on",
+                    workdir,
+                    start,
+                )
+                return summary
+        if resumes:
+            logging.warning("resuming %s after step %d", workdir, start)
+        with contextlib.ExitStack() as stack:
+            loop = _Loop(experiment, data, workdir, checkpoints, start, stack)
+            return loop.run(state, profile)
+
+
+class _Loop:
+    """One start of a run."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        data: Data,
+        workdir: epath.Path,
+        checkpoints: Checkpoints,
+        start: int,
+        stack: contextlib.ExitStack,
+    ):
+        self._experiment, self._data, self._workdir = experiment, data, workdir
+        self._checkpoints, self._start = checkpoints, start
+        self._config = experiment.config
+        self._eval_step = experiment.eval_step()
+        self._parameters = count_parameters(experiment.abstract.params, self._config)
+        self._flops = count_flops(experiment.abstract.params, self._config)
+        self._stop = stack.enter_context(StopRequest())
+        self._writer = stack.enter_context(MetricWriter(workdir, resume_step=start))
+        self._progress = stack.enter_context(
+            Progress(
+                start,
+                self._config.train.num_steps,
+                self._config.train.batch_size * self._config.data.sequence_length,
+            )
+        )
+        self._dropped = collections.deque(maxlen=_RECENT_STEPS)
+        self._held_out: tuple[int, dict[str, Any]] | None = None
+
+    def run(self, state: TrainState, profile: tuple[int, int] | None) -> dict[str, Any]:
+        """Trains to `train.num_steps`, or until a signal comes."""
+        config, began = self._config, time.monotonic()
+        self._progress.message("compiling the train step")
+        step_fn = (
+            self._experiment.train_step()
+            .lower(self._experiment.abstract, self._experiment.abstract_batch())
+            .compile()
+        )
+        memory = peak_memory(step_fn)
+        self._throughput = Throughput(
+            config.train.batch_size * config.data.sequence_length,
+            self._flops.training,
+            config.model.dtype,
+        )
+        batches = self._data.train_batches(
+            self._start, jax.process_index(), jax.process_count()
+        )
+        try:
+            state = self._steps(state, step_fn, batches, profile, memory)
+        except DivergedError as error:
+            self._summarize("failed", int(self._start), began, reason=str(error))
+            raise
+        stopped = self._stop.signal is not None
+        done = int(state.step)
+        finished = done >= config.train.num_steps
+        if finished and (self._held_out is None or self._held_out[0] != done):
+            self._evaluate(done, state)
+        self._save(done, state)
+        self._checkpoints.wait()
+        status = "finished" if finished else "preempted"
+        summary = self._summarize(status, done, began)
+        write_figures(self._workdir)
+        if stopped and not finished:
+            self._progress.message(
+                f"{self._stop.signal.name}: saved step {done}; the same command goes on"
+            )
+        return summary
+
+    def _steps(
+        self,
+        state: TrainState,
+        step_fn: Any,
+        batches: Any,
+        profile: tuple[int, int] | None,
+        memory: int,
+    ) -> TrainState:
+        config = self._config.train
+        pending = None
+        for step in range(self._start + 1, config.num_steps + 1):
+            if profile and step == profile[0]:
+                jax.profiler.start_trace(str(self._workdir / "profile"))
+            batch = self._experiment.put_train(self._throughput.fetch(batches))
+            state, metrics = step_fn(state, batch)
+            if pending:
+                self._report(*pending, memory)
+            pending = (step, metrics)
+            if profile and step == min(profile[1], config.num_steps):
+                jax.block_until_ready(metrics)
+                jax.profiler.stop_trace()
+            evaluates = _is_due(step, config.eval_interval)
+            saves = _is_due(step, config.checkpoint_interval)
+            if evaluates or saves or self._stop.signal or step == config.num_steps:
+                self._report(*pending, memory)
+                pending = None
+                with self._throughput.paused():
+                    if evaluates:
+                        self._evaluate(step, state)
+                    if saves:
+                        self._save(step, state)
+            if self._stop.signal:
+                break
+        return state
+
+    def _report(self, step: int, metrics: dict[str, jax.Array], memory: int) -> None:
+        """Fetches a step's metrics, checks the loss, and tells of them."""
+        values = jax.device_get(metrics)
+        if not np.isfinite(values["loss/total"]):
+            raise DivergedError(self._divergence(step, float(values["loss/total"])))
+        if "router/dropped" in values:
+            self._dropped.append(float(values["router/dropped"]))
+        self._progress.update(step, values)
+        if _is_due(step, self._config.train.log_interval):
+            values |= self._throughput.read() | {"memory/peak_bytes": memory}
+            self._writer.write(step, "train", values)
+
+    def _divergence(self, step: int, loss: float) -> str:
+        saved = self._checkpoints.steps()
+        last = (
+            f"checkpoint {saved[-1]} is the last good one"
+            if saved
+            else ("there is no checkpoint yet")
+        )
+        return (
+            f"loss/total is {loss} at step {step}; {last} in {self._workdir}. Try a "
+            "lower optimizer.learning_rate, more optimizer.warmup_steps, a smaller "
+            "optimizer.clip_norm, or loss.router_z=1e-3, in a new workdir"
+        )
+
+    def _evaluate(self, step: int, state: TrainState) -> None:
+        results = evaluate(
+            self._experiment, self._eval_step, state.params, self._data.eval_sets
+        )
+        for label, values in results.items():
+            split = label if label == "validation" else f"validation/{label}"
+            self._writer.write(step, split, values)
+        self._held_out = (step, results)
+        self._progress.message(
+            f"step {step}: held-out loss {held_out_loss(results):.4f} nats per token"
+        )
+
+    def _save(self, step: int, state: TrainState) -> None:
+        evaluated = self._held_out is not None and self._held_out[0] == step
+        metric = held_out_loss(self._held_out[1]) if evaluated else None
+        extra = {
+            "data": {"step": step, "fingerprint": self._data.fingerprint},
+            "config": self._config.to_dict(),
+        }
+        self._checkpoints.save(step, state, extra, metric)
+
+    def _summarize(
+        self, status: str, step: int, began: float, **more: Any
+    ) -> dict[str, Any]:
+        summary = {
+            "status": status,
+            "step": step,
+            "data_fingerprint": self._data.fingerprint,
+            "parameters/total": self._parameters.total,
+            "parameters/active": self._parameters.active,
+            "flops_per_token/training": self._flops.training,
+            "seconds": time.monotonic() - began,
+            **self._throughput.overall(),
+            **more,
+        }
+        if self._dropped:
+            summary["train/router/dropped"] = float(np.mean(self._dropped))
+        if self._held_out is not None:
+            evaluated_at, results = self._held_out
+            sets = list(results.values())
+            summary |= {
+                name: float(np.mean([values[name] for values in sets]))
+                for name, value in sets[0].items()
+                if not isinstance(value, list)
+            }
+            summary["evaluated_at"] = evaluated_at
+            summary["gzip_bits_per_byte"] = float(
+                np.mean([s.gzip_bits_per_byte for s in self._data.eval_sets.values()])
+            )
+            if len(sets) > 1:
+                summary["sets"] = results
+        self._writer.write_summary(summary)
+        return summary
+
+
+def _is_due(step: int, interval: int) -> bool:
+    return interval > 0 and step % interval == 0

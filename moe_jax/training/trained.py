@@ -1,0 +1,41 @@
+"""A trained model, as it stands in a run's folder."""
+
+from typing import Any, NamedTuple
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from moe_jax.data import Data, open_data
+from moe_jax.training.checkpoints import load_params
+from moe_jax.training.checks import check_config
+from moe_jax.training.experiment import Experiment, build_experiment
+
+
+class Trained(NamedTuple):
+    """Parameters of a run, with what is needed to use them."""
+
+    experiment: Experiment
+    data: Data
+    params: Any
+    step: int
+
+
+def load_trained(
+    config: ConfigDict, workdir: epath.PathLike, step: int | None
+) -> Trained:
+    """Loads the parameters of a checkpoint; the optimizer's state stays unread.
+
+    Args:
+      config: the run's config, perhaps with overrides.
+      workdir: the run's folder.
+      step: of the checkpoint; None: the newest undamaged one.
+
+    Raises:
+      UserError: there is no such checkpoint, or it does not fit `config`.
+    """
+    check_config(config)
+    data = open_data(config)
+    experiment = build_experiment(config, data.vocab_size)
+    directory = epath.Path(workdir) / "checkpoints"
+    params, manifest = load_params(directory, experiment.abstract.params, step)
+    return Trained(experiment, data, params, manifest.step)

@@ -11,12 +11,16 @@ import tensorboardX
 from absl import logging
 from etils import epath
 
+from moe_jax.analysis.records import (
+    METRICS,
+    SUMMARY,
+    read_metrics,
+    read_summary,
+    whole_lines,
+)
 from moe_jax.training import files
 
-METRICS = "metrics.jsonl"
-SUMMARY = "summary.json"
-# JSON has no such numbers; read_metrics turns the names back.
-_NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+__all__ = ["MetricWriter", "read_metrics", "read_summary"]
 
 
 class MetricWriter:
@@ -99,28 +103,11 @@ class MetricWriter:
             file.write(line)
 
 
-def read_metrics(workdir: epath.PathLike) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl, without one that was cut short at the end."""
-    path = epath.Path(workdir) / METRICS
-    text = path.read_text() if path.exists() else ""
-    return [_numbers(json.loads(line)) for line in _whole_lines(text)]
-
-
-def read_summary(workdir: epath.PathLike) -> dict[str, Any] | None:
-    """The run's summary.json; None if the run has not ended."""
-    path = epath.Path(workdir) / SUMMARY
-    return _numbers(json.loads(path.read_text())) if path.exists() else None
-
-
 def _lines_until(path: epath.Path, step: int) -> str:
     if step == 0 or not path.exists():
         return ""
-    lines = _whole_lines(path.read_text())
+    lines = whole_lines(path.read_text())
     return "".join(line for line in lines if json.loads(line)["step"] <= step)
-
-
-def _whole_lines(text: str) -> list[str]:
-    return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def _open_events(
@@ -166,6 +153,7 @@ def _plain_tree(value: Any) -> Any:
 
 
 def _valid(value: Any) -> Any:
+    """JSON has no nan and no inf: they go by name, and are read back as numbers."""
     if isinstance(value, dict):
         return {name: _valid(entry) for name, entry in value.items()}
     if isinstance(value, list):
@@ -173,11 +161,3 @@ def _valid(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     return value
-
-
-def _numbers(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _numbers(entry) for name, entry in value.items()}
-    if isinstance(value, list):
-        return [_numbers(entry) for entry in value]
-    return _NOT_FINITE.get(value, value) if isinstance(value, str) else value

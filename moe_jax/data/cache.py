@@ -68,16 +68,29 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> None:
         if alone:  # then whatever lies here unfinished belongs to a dead process
             for stale in folder.parent.glob(f".{folder.name}.*.partial"):
                 shutil.rmtree(stale, ignore_errors=True)
-        partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
-        partial.mkdir()
+        with contextlib.suppress(FileExistsError):  # another built it meanwhile
+            write_folder(folder, build)
+
+
+def write_folder(folder: Path, build: Callable[[Path], None]) -> None:
+    """Makes `folder` by `build(temporary folder)` and a rename: whole or not at all.
+
+    Raises:
+      FileExistsError: there is such a folder already, which stays as it is.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
+    partial.mkdir()
+    try:
+        build(partial)
         try:
-            build(partial)
-            with contextlib.suppress(FileExistsError, OSError):
-                partial.rename(folder)
-            if not folder.exists():
-                raise UserError(f"{folder} could not be written; is the disk full?")
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            partial.rename(folder)
+        except OSError as error:
+            if folder.exists():
+                raise FileExistsError(str(folder)) from error
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ A corpus never has to fit in memory, and neither has one document: a long one
 arrives in several chunks, cut at line boundaries.
 """
 
+import io
 from collections.abc import Iterable, Iterator
 from typing import IO, NamedTuple
 
@@ -47,15 +48,34 @@ def read_text(
     Raises:
       UserError: the bytes are not UTF-8 text, or hold a NUL; with the offset.
     """
+    for offset, data in _parts(file, stop, chunk_bytes):
+        yield _decode(data, name, offset)
+
+
+def split_text(text: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[str]:
+    """The parts that `read_text` would yield of a file that holds `text`.
+
+    Raises:
+      UnicodeEncodeError: `text` holds half of a surrogate pair.
+    """
+    for _, data in _parts(io.BytesIO(text.encode("utf-8")), None, chunk_bytes):
+        yield data.decode("utf-8")
+
+
+def _parts(
+    file: IO[bytes], stop: int | None, chunk_bytes: int
+) -> Iterator[tuple[int, bytes]]:
+    """Pieces of a file with their offsets, cut where a line or character ends."""
     offset = file.tell()
     rest = b""
     while True:
-        size = chunk_bytes if stop is None else min(chunk_bytes, stop - file.tell())
+        read = offset + len(rest)
+        size = chunk_bytes if stop is None else min(chunk_bytes, stop - read)
         block = file.read(size)
         data = rest + block
         cut = _last_boundary(data) if block else len(data)
         if cut:
-            yield _decode(data[:cut], name, offset)
+            yield offset, data[:cut]
         offset += cut
         rest = data[cut:]
         if not block:

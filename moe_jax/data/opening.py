@@ -12,7 +12,7 @@ from moe_jax.data.evaluation import EvalSet
 from moe_jax.data.mixture import mixture_parts
 from moe_jax.data.objectives import Batch
 from moe_jax.data.rows import FORMAT_VERSION, PackedRows, packed_rows
-from moe_jax.data.sources import Source, open_source
+from moe_jax.data.sources import SPLITS, Source, open_source
 from moe_jax.data.tokenizers import Tokenizer, open_tokenizer
 from moe_jax.errors import UserError
 
@@ -99,8 +99,13 @@ def open_data(config: ConfigDict) -> Data:
     }
     identity = {
         "format": FORMAT_VERSION,
+        "tokenizer": tokenizer.fingerprint,
         "sequence_length": data.sequence_length,
         "isolate_documents": data.isolate_documents,
+        "sources": [[part.label, part.weight] for part in parts],
+        "rows": [
+            [own.statistics[split]["fingerprint"] for split in SPLITS] for own in rows
+        ],
     }
     eval_sets = {
         part.label: EvalSet(
@@ -115,7 +120,7 @@ def open_data(config: ConfigDict) -> Data:
     }
     return Data(
         tokenizer=tokenizer,
-        fingerprint=digest([identity, description]),
+        fingerprint=digest(identity),
         description=description,
         eval_sets=eval_sets,
         _rows=rows,

@@ -5,7 +5,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from absl import logging
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -15,14 +14,14 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-LOG_SECONDS = 10.0
+LINE_SECONDS = 10.0
 
 Report = Callable[[int, str], None]
 
 
 @contextlib.contextmanager
 def progress(label: str, total: int | None = None) -> Iterator[Report]:
-    """Yields `report(done, detail)`; shows a bar, or logs every ten seconds.
+    """Yields `report(done, detail)`; shows a bar, or a line every ten seconds.
 
     Args:
       label: what the work is.
@@ -56,10 +55,10 @@ def _lines(label: str, total: int | None) -> Iterator[Report]:
 
     def report(done: int, detail: str) -> None:
         nonlocal last
-        if time.monotonic() - last < LOG_SECONDS:
+        if time.monotonic() - last < LINE_SECONDS:
             return
         last = time.monotonic()
         share = f"{done / total:.0%}, " if total else ""
-        logging.info("%s: %s%s", label, share, detail)
+        print(f"{label}: {share}{detail}", file=sys.stderr, flush=True)
 
     yield report

@@ -34,7 +34,8 @@ class Tokenizer(abc.ABC):
       pad_id: what padded arrays hold where the segment is 0; always 0.
       bos_id: put before every document.
       eos_id: put after every document.
-      fingerprint: SHA-256, in hex, of the definition.
+      definition: the content of the model file; empty for bytes.
+      fingerprint: SHA-256, in hex, of what defines it.
     """
 
     kind: str
@@ -42,6 +43,7 @@ class Tokenizer(abc.ABC):
     pad_id = 0
     bos_id: int
     eos_id: int
+    definition: bytes = b""
     fingerprint: str
 
     @abc.abstractmethod

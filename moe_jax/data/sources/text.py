@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from moe_jax.data import holdout
 from moe_jax.data.cache import digest
 from moe_jax.data.chunks import TextChunk, document_chunks, read_text
+from moe_jax.data.files import find_below
 from moe_jax.data.sources.base import Split, TextSource
 from moe_jax.errors import UserError
 
@@ -49,17 +50,13 @@ class TextFolderSource(TextSource):
     """
 
     def __init__(self, folder: epath.Path, glob: str, fraction: float):
-        paths = {
-            str(path.relative_to(folder)): path
-            for path in folder.glob(glob)
-            if not path.is_dir()
-        }
+        paths = find_below(folder, glob)
         if not paths:
             raise UserError(
                 f"data.path={folder}: no file matches data.glob={glob!r}; "
                 "try data.glob='**/*'"
             )
-        contents = {name: _check(paths[name]) for name in sorted(paths)}
+        contents = {name: _check(path) for name, path in paths.items()}
         self._paths = {name: paths[name] for name in contents if contents[name][0]}
         if len(self._paths) < 2:
             raise UserError(

@@ -133,13 +133,16 @@ def _config_path(argv: Sequence[str]) -> str | None:
 def _check_config_file(argv: Sequence[str]) -> None:
     path = _config_path(argv)
     if path is None:
-        if any(arg.startswith(("--config.", "-config.")) for arg in argv):
+        wants_file = "config" in flags.FLAGS and flags.FLAGS["config"].default is None
+        if wants_file and any(
+            arg.startswith(("--config.", "-config.")) for arg in argv
+        ):
             _fail("--config.FIELD=VALUE needs --config=FILE, to override a field of it")
         return
     file = epath.Path(path)
     if not file.is_file():
         near = sorted(str(p) for p in file.parent.glob("*.py")) if file.parent else []
-        close = difflib.get_close_matches(path, near, 1, cutoff=0.5)
+        close = difflib.get_close_matches(path, near, 1, cutoff=0.7)
         hint = f"; did you mean {close[0]}?" if close else ""
         _fail(f"--config={path}: no such file{hint}")
 

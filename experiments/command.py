@@ -27,8 +27,8 @@ def define_config() -> flags.FlagHolder:
     return config_flags.DEFINE_config_file(
         "config",
         None,
-        "Experiment file, such as configs/quickstart.py; any of its fields can be "
-        "overridden: --config.moe.num_experts=16",
+        "Experiment file, such as configs/quickstart.py, or a run's config.json; any "
+        "of its fields can be overridden: --config.moe.num_experts=16",
         lock_config=True,
     )
 
@@ -111,7 +111,9 @@ def _set_up_compilation_cache() -> None:
 def _parse(argv: Sequence[str]) -> Sequence[str]:
     _check_config_file(argv)
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS(_without_json(argv))
+    except UserError as error:
+        _fail(str(error))
     except flags.Error as error:
         _fail(str(error).replace("\n", " "))
     except (AttributeError, KeyError) as error:
@@ -145,6 +147,19 @@ def _check_config_file(argv: Sequence[str]) -> None:
         close = difflib.get_close_matches(path, near, 1, cutoff=0.7)
         hint = f"; did you mean {close[0]}?" if close else ""
         _fail(f"--config={path}: no such file{hint}")
+
+
+def _without_json(argv: Sequence[str]) -> Sequence[str]:
+    """Loads a `--config` in JSON, which the config flag itself cannot read."""
+    path = _config_path(argv)
+    if path is None or not path.endswith(".json"):
+        return argv
+    from moe_jax.training.workdir import read_config
+
+    config = read_config(path, base.get_config())
+    delattr(flags.FLAGS, "config")
+    config_flags.DEFINE_config_dict("config", config, lock_config=True)
+    return [arg for arg in argv if arg not in (f"--config={path}", f"-config={path}")]
 
 
 def _unknown_field(message: str, argv: Sequence[str]) -> str:

@@ -111,6 +111,12 @@ def load_config(workdir: epath.PathLike, schema: ConfigDict) -> ConfigDict:
     path = epath.Path(workdir) / CONFIG
     if not path.exists():
         raise UserError(f"workdir={workdir} holds no run: {path} does not exist")
+    return read_config(path, schema)
+
+
+def read_config(path: epath.PathLike, schema: ConfigDict) -> ConfigDict:
+    """The config in a file like `config.json`; see `load_config`."""
+    path = epath.Path(path)
     config = schema.copy_and_resolve_references()
     try:
         _fill(config, _tuples(json.loads(path.read_text())))

@@ -13,7 +13,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -104,7 +104,8 @@ class Checkpoints:
                 (path / manifests.NAME).unlink(missing_ok=True)
                 self._remove_unfinished()
                 self._directory.mkdir(parents=True, exist_ok=True)
-            response = ocp.save_async(path, _nest(state), overwrite=True)
+            nested = _nest(manifests.leaves_by_path(state))
+            response = ocp.save_async(path, nested, overwrite=True)
         self._saved_step = step
         self._pending = self._committer.submit(self._commit, response, manifest)
 
@@ -260,9 +261,7 @@ def load_params(
     """
     directory = epath.Path(directory)
     if step is None:
-        step, _ = _newest_intact(directory)
-        if step is None:
-            raise UserError(f"no checkpoint in {directory}; train a model there first")
+        step = _some_intact(directory)
     else:
         _check_intact(directory, step)
     restored, _ = _restore(
@@ -286,30 +285,16 @@ def load_matching(directory: epath.PathLike, abstract: Any) -> dict[str, jax.Arr
       UserError: no checkpoint there.
     """
     directory = epath.Path(directory)
-    step, _ = _newest_intact(directory)
-    if step is None:
-        raise UserError(f"no checkpoint in {directory}; train a model there first")
+    step = _some_intact(directory)
     saved = manifests.read_manifest(directory, step).tree
     wanted = manifests.describe_tree(abstract)
-    leaves = {"/".join(path): leaf for path, leaf in manifests.leaves_by_path(abstract)}
-    shared = {
-        path: leaf for path, leaf in leaves.items() if saved.get(path) == wanted[path]
-    }
-    nested: dict[str, Any] = {}
-    for path, leaf in shared.items():
-        *parents, name = path.split("/")
-        node = nested
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[name] = leaf
-    context = ocp.Context()
-    context.pytree.loading.partial_load = True
-    with context:
-        loaded = ocp.load(directory / str(step), _nest(jax.tree.map(_placed, nested)))
-    return {
-        "/".join(path): leaf
-        for path, leaf in manifests.leaves_by_path(_unnest(loaded, nested))
-    }
+    shared = _nest(
+        (path, _placed(leaf))
+        for path, leaf in manifests.leaves_by_path(abstract)
+        if saved.get("/".join(path)) == wanted["/".join(path)]
+    )
+    loaded = _load(directory / str(step), shared, partial=True) if shared else {}
+    return {"/".join(path): leaf for path, leaf in manifests.leaves_by_path(loaded)}
 
 
 def _restore(
@@ -321,11 +306,17 @@ def _restore(
     saved = {k: v for k, v in manifest.tree.items() if k.startswith(prefix)}
     manifests.check_same(path, saved, manifests.describe_tree(abstract))
     abstract = jax.tree.map(_placed, abstract)
-    context = ocp.Context()
-    context.pytree.loading.partial_load = bool(prefix)
-    with context:
-        nested = ocp.load(path, _nest(abstract))
+    wanted = _nest(manifests.leaves_by_path(abstract))
+    nested = _load(path, wanted, partial=bool(prefix))
     return _unnest(nested, abstract), manifest.extra
+
+
+def _load(path: epath.Path, nested: dict[str, Any], partial: bool) -> dict[str, Any]:
+    """Orbax's load; partial: the checkpoint may hold more than `nested` names."""
+    context = ocp.Context()
+    context.pytree.loading.partial_load = partial
+    with context:
+        return ocp.load(path, nested)
 
 
 def _newest_intact(directory: epath.Path) -> tuple[int | None, frozenset[int]]:
@@ -360,6 +351,13 @@ def _newest_intact(directory: epath.Path) -> tuple[int | None, frozenset[int]]:
     return (None if found == _NONE else found), frozenset(damage)
 
 
+def _some_intact(directory: epath.Path) -> int:
+    step, _ = _newest_intact(directory)
+    if step is None:
+        raise UserError(f"no checkpoint in {directory}; train a model there first")
+    return step
+
+
 def _check_intact(directory: epath.Path, step: int) -> None:
     try:
         manifests.check_files(directory, step)
@@ -378,14 +376,14 @@ def _placed(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
 
 
-def _nest(tree: Any) -> dict[str, Any]:
-    """A tree of any containers as nested dicts, without its empty arrays.
+def _nest(leaves: Iterable[tuple[tuple[str, ...], Any]]) -> dict[str, Any]:
+    """Leaves of any tree, by path, as nested dicts; empty arrays are left out.
 
     So the files do not depend on the containers' classes, and a part of the
     state can be read without them. Orbax refuses arrays without elements.
     """
     nested: dict[str, Any] = {}
-    for path, leaf in manifests.leaves_by_path(tree):
+    for path, leaf in leaves:
         if 0 in leaf.shape:
             continue
         node = nested

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from moe_jax.errors import UserError
 from moe_jax.training import manifest as manifests
-from moe_jax.training.checkpoints import Checkpoints, kept, load_params
+from moe_jax.training.checkpoints import Checkpoints, kept, load_matching, load_params
 
 DTYPES = ("float32", "bfloat16", "float16", "int32", "uint32", "int8", "bool")
 
@@ -323,6 +323,18 @@ def test_load_params_refuses_what_is_not_there(two_saved, tmp_path):
         load_params(directory, abstract(make_state(0).params), step=7)
     with pytest.raises(UserError, match="no checkpoint in"):
         load_params(tmp_path / "other", abstract(make_state(0).params))
+
+
+def test_load_matching_gives_what_both_have_and_nothing_else(two_saved):
+    _, directory = two_saved
+    wanted = abstract(make_state(0).params)
+    wanted["embed"]["embedding"] = jax.ShapeDtypeStruct((9, 3), jnp.bfloat16)
+    wanted["new"] = jax.ShapeDtypeStruct((2,), jnp.float32)
+    loaded = load_matching(directory, {"params": wanted})
+    assert list(loaded) == ["params/blocks/layer_0/kernel"]
+    kernel = make_state(2).params["blocks"]["layer_0"]["kernel"]
+    assert_same_bits(loaded["params/blocks/layer_0/kernel"], kernel)
+    assert load_matching(directory, {"params": {"new": wanted["new"]}}) == {}
 
 
 _MESHES = """

@@ -157,9 +157,10 @@ def _without_json(argv: Sequence[str]) -> Sequence[str]:
     from moe_jax.training.workdir import read_config
 
     config = read_config(path, base.get_config())
+    rest = [arg for arg in argv if arg not in (f"--config={path}", f"-config={path}")]
     delattr(flags.FLAGS, "config")
-    config_flags.DEFINE_config_dict("config", config, lock_config=True)
-    return [arg for arg in argv if arg not in (f"--config={path}", f"-config={path}")]
+    config_flags.DEFINE_config_dict("config", config, lock_config=True, sys_argv=rest)
+    return rest
 
 
 def _unknown_field(message: str, argv: Sequence[str]) -> str:

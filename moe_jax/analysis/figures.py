@@ -156,7 +156,7 @@ def _draw_load(figure: Figure, lines: Lines, summary: dict[str, Any]) -> None:
         axes.grid(False)
         title = f"sparse layer {layer + 1}"
         axes.set_title(title, fontsize=10.5, fontweight="normal", pad=6)
-        plotting.step_axis(axes, steps[-1], max_ticks=7 - columns)
+        plotting.step_axis(axes, int(steps[-1]), max_ticks=7 - columns)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     figure.supxlabel("training step", fontsize=10.5)
     figure.supylabel("expert", fontsize=10.5)

@@ -13,7 +13,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -97,7 +97,7 @@ class Checkpoints:
             tree=manifests.describe_tree(state),
             files={},
         )
-        response = None
+        finalize = None
         if step != self._saved_step:
             path = self._directory / str(step)
             if jax.process_index() == 0:
@@ -105,9 +105,9 @@ class Checkpoints:
                 self._remove_unfinished()
                 self._directory.mkdir(parents=True, exist_ok=True)
             nested = _nest(manifests.leaves_by_path(state))
-            response = ocp.save_async(path, nested, overwrite=True)
+            finalize = ocp.save_async(path, nested, overwrite=True).result
         self._saved_step = step
-        self._pending = self._committer.submit(self._commit, response, manifest)
+        self._pending = self._committer.submit(self._commit, finalize, manifest)
 
     def restore_latest(self, abstract_state: Any) -> tuple[Any, dict[str, Any]] | None:
         """The newest undamaged checkpoint as (state, extra); None: there is none.
@@ -177,19 +177,19 @@ class Checkpoints:
             raise
 
     def _commit(
-        self, response: ocp.AsyncResponse | None, manifest: manifests.Manifest
+        self, finalize: Callable[[], None] | None, manifest: manifests.Manifest
     ) -> None:
         """Runs in the background, without collectives.
 
         Orbax renames its folder on process 0, after all processes have written:
         what process 0 sees there is complete.
         """
-        if response is not None:
-            response.result()
+        if finalize is not None:
+            finalize()
         if jax.process_index() != 0:
             return
         path = self._directory / str(manifest.step)
-        if response is not None:
+        if finalize is not None:
             files = manifests.checksums(path)
         else:  # hashing them again would bless what was damaged since
             files = manifests.read_manifest(self._directory, manifest.step).files

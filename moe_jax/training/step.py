@@ -127,8 +127,8 @@ def _gradient_norms(gradients: Any) -> dict[str, Array]:
         part = next((part for part in parts if part in names), "other")
         parts[part].append(leaf)
     norms = {
-        f"grad_norm/{part}": optax.global_norm(leaves)
+        f"grad_norm/{part}": optax.tree.norm(leaves)
         for part, leaves in parts.items()
         if leaves
     }
-    return norms | {"grad_norm/all": optax.global_norm(gradients)}
+    return norms | {"grad_norm/all": optax.tree.norm(gradients)}

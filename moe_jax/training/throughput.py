@@ -21,7 +21,7 @@ class Throughput:
       dtype: the compute dtype, which decides the device's peak.
     """
 
-    def __init__(self, tokens_per_step: int, flops_per_token: float, dtype: str):
+    def __init__(self, tokens_per_step: int, flops_per_token: int, dtype: str):
         self._tokens_per_step = tokens_per_step
         self._flops_per_token = flops_per_token
         self._dtype = dtype

@@ -82,12 +82,15 @@ def train(
         if resumes:
             logging.warning("resuming %s after step %d", workdir, start)
         with contextlib.ExitStack() as stack:
-            loop = _Loop(experiment, data, workdir, checkpoints, start, stack)
+            loop = TrainingLoop(experiment, data, workdir, checkpoints, start, stack)
             return loop.run(state, profile)
 
 
-class _Loop:
-    """One start of a run."""
+class TrainingLoop:
+    """One start of a run: from step `start` to the end, or to a signal.
+
+    Enters on `stack` what must be closed: signal handlers, writers, the display.
+    """
 
     def __init__(
         self,
@@ -99,7 +102,8 @@ class _Loop:
         stack: contextlib.ExitStack,
     ):
         self._experiment, self._data, self._workdir = experiment, data, workdir
-        self._checkpoints, self._start = checkpoints, start
+        self._checkpoints, self._done = checkpoints, start
+        self._began = time.monotonic()
         self._config = experiment.config
         self._eval_step = experiment.eval_step()
         self._parameters = count_parameters(experiment.abstract.params, self._config)
@@ -117,89 +121,90 @@ class _Loop:
         self._held_out: tuple[int, dict[str, Any]] | None = None
 
     def run(self, state: TrainState, profile: tuple[int, int] | None) -> dict[str, Any]:
-        """Trains to `train.num_steps`, or until a signal comes."""
-        config, began = self._config, time.monotonic()
-        self._progress.message("compiling the train step")
-        step_fn = (
-            self._experiment.train_step()
-            .lower(self._experiment.abstract, self._experiment.abstract_batch())
-            .compile()
-        )
-        memory = peak_memory(step_fn)
-        self._throughput = Throughput(
-            config.train.batch_size * config.data.sequence_length,
-            self._flops.training,
-            config.model.dtype,
-        )
-        batches = self._data.train_batches(
-            self._start, jax.process_index(), jax.process_count()
-        )
+        """Trains to `train.num_steps`, or until a signal comes; see `train`."""
+        last = self._config.train.num_steps
+        self.compile()
         try:
-            state = self._steps(state, step_fn, batches, profile, memory)
+            state = self.advance(state, last, profile)
         except DivergedError as error:
-            self._summarize("failed", int(self._start), began, reason=str(error))
+            self._summarize("failed", self._done, reason=str(error))
             raise
-        stopped = self._stop.signal is not None
         done = int(state.step)
-        finished = done >= config.train.num_steps
+        finished = done >= last
         if finished and (self._held_out is None or self._held_out[0] != done):
             self._evaluate(done, state)
         self._save(done, state)
         self._checkpoints.wait()
-        status = "finished" if finished else "preempted"
-        summary = self._summarize(status, done, began)
+        summary = self._summarize("finished" if finished else "preempted", done)
         write_figures(self._workdir)
-        if stopped and not finished:
+        if not finished:
             self._progress.message(
                 f"{self._stop.signal.name}: saved step {done}; the same command goes on"
             )
         return summary
 
-    def _steps(
-        self,
-        state: TrainState,
-        step_fn: Any,
-        batches: Any,
-        profile: tuple[int, int] | None,
-        memory: int,
+    def compile(self) -> Any:
+        """Compiles the train step, opens the data, and starts the clock."""
+        self._progress.message("compiling the train step")
+        self._step = (
+            self._experiment.train_step()
+            .lower(self._experiment.abstract, self._experiment.abstract_batch())
+            .compile()
+        )
+        self._batches = self._data.train_batches(
+            self._done, jax.process_index(), jax.process_count()
+        )
+        self._throughput = Throughput(
+            self._config.train.batch_size * self._config.data.sequence_length,
+            self._flops.training,
+            self._config.model.dtype,
+        )
+        return self._step
+
+    def advance(
+        self, state: TrainState, last: int, profile: tuple[int, int] | None = None
     ) -> TrainState:
+        """Takes the steps up to number `last`, or until a signal comes."""
         config = self._config.train
         pending = None
-        for step in range(self._start + 1, config.num_steps + 1):
+        for step in range(self._done + 1, last + 1):
             if profile and step == profile[0]:
                 jax.profiler.start_trace(str(self._workdir / "profile"))
-            batch = self._experiment.put_train(self._throughput.fetch(batches))
-            state, metrics = step_fn(state, batch)
+            batch = self._experiment.put_train(self._throughput.fetch(self._batches))
+            state, metrics = self._step(state, batch)
             if pending:
-                self._report(*pending, memory)
+                self._report(*pending)
             pending = (step, metrics)
-            if profile and step == min(profile[1], config.num_steps):
+            if profile and step == min(profile[1], last):
                 jax.block_until_ready(metrics)
                 jax.profiler.stop_trace()
             evaluates = _is_due(step, config.eval_interval)
             saves = _is_due(step, config.checkpoint_interval)
-            if evaluates or saves or self._stop.signal or step == config.num_steps:
-                self._report(*pending, memory)
+            stops = self._stop.signal is not None or step == last
+            if evaluates or saves or stops:
+                self._report(*pending)
                 pending = None
                 with self._throughput.paused():
                     if evaluates:
                         self._evaluate(step, state)
                     if saves:
                         self._save(step, state)
-            if self._stop.signal:
+            if stops:
                 break
         return state
 
-    def _report(self, step: int, metrics: dict[str, jax.Array], memory: int) -> None:
+    def _report(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Fetches a step's metrics, checks the loss, and tells of them."""
         values = jax.device_get(metrics)
         if not np.isfinite(values["loss/total"]):
             raise DivergedError(self._divergence(step, float(values["loss/total"])))
         if "router/dropped" in values:
             self._dropped.append(float(values["router/dropped"]))
+        self._done = step
         self._progress.update(step, values)
         if _is_due(step, self._config.train.log_interval):
-            values |= self._throughput.read() | {"memory/peak_bytes": memory}
+            values |= self._throughput.read()
+            values["memory/peak_bytes"] = peak_memory(self._step)
             self._writer.write(step, "train", values)
 
     def _divergence(self, step: int, loss: float) -> str:
@@ -236,9 +241,7 @@ class _Loop:
         }
         self._checkpoints.save(step, state, extra, metric)
 
-    def _summarize(
-        self, status: str, step: int, began: float, **more: Any
-    ) -> dict[str, Any]:
+    def _summarize(self, status: str, step: int, **more: Any) -> dict[str, Any]:
         summary = {
             "status": status,
             "step": step,
@@ -246,7 +249,7 @@ class _Loop:
             "parameters/total": self._parameters.total,
             "parameters/active": self._parameters.active,
             "flops_per_token/training": self._flops.training,
-            "seconds": time.monotonic() - began,
+            "seconds": time.monotonic() - self._began,
             **self._throughput.overall(),
             **more,
         }

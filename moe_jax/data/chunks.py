@@ -6,13 +6,22 @@ arrives in several chunks, cut at line boundaries.
 
 import io
 from collections.abc import Iterable, Iterator
-from typing import IO, NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
 from moe_jax.errors import UserError
 
 CHUNK_BYTES = 1 << 20
+
+
+@runtime_checkable
+class ByteReader(Protocol):
+    """An open binary file, of a disk, a bucket or a decompressor."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+    def tell(self) -> int: ...
 
 
 class TextChunk(NamedTuple):
@@ -31,7 +40,7 @@ class TokenChunk(NamedTuple):
 
 
 def read_text(
-    file: IO[bytes],
+    file: ByteReader,
     name: str,
     stop: int | None = None,
     chunk_bytes: int = CHUNK_BYTES,
@@ -63,7 +72,7 @@ def split_text(text: str, chunk_bytes: int = CHUNK_BYTES) -> Iterator[str]:
 
 
 def _parts(
-    file: IO[bytes], stop: int | None, chunk_bytes: int
+    file: ByteReader, stop: int | None, chunk_bytes: int
 ) -> Iterator[tuple[int, bytes]]:
     """Pieces of a file with their offsets, cut where a line or character ends."""
     offset = file.tell()
@@ -105,16 +114,17 @@ def _last_boundary(data: bytes) -> int:
 
 
 def _decode(data: bytes, name: str, offset: int) -> str:
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{name} is not UTF-8 text: byte {offset + error.start} is "
+            f"0x{data[error.start]:02x}; convert the file to UTF-8"
+        ) from error
     nul = data.find(b"\0")
     if nul >= 0:
         raise UserError(
             f"{name} is not text: it has a NUL at byte {offset + nul}; "
             "give a UTF-8 text file"
         )
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{name} is not UTF-8 text: byte {offset + error.start} is "
-            f"0x{data[error.start]:02x}; convert the file to UTF-8"
-        ) from error
+    return text

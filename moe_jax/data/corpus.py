@@ -10,15 +10,20 @@ and all but Parquet also as .gz or .zst.
 import gzip
 import io
 import json
-from collections.abc import Iterator
-from typing import IO
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 from etils import epath
 
-from moe_jax.data.chunks import TextChunk, document_chunks, read_text, split_text
+from moe_jax.data.chunks import (
+    ByteReader,
+    TextChunk,
+    document_chunks,
+    read_text,
+    split_text,
+)
 from moe_jax.data.files import find_matching
 from moe_jax.errors import UserError
 
@@ -60,18 +65,18 @@ def _read_file(file: epath.Path, text_key: str) -> Iterator[TextChunk]:
             if file.suffix == ".parquet":
                 yield from _read_parquet(raw, str(file), text_key)
                 return
-            with _decompressed(raw, file.suffix) as stream:
-                if plain.endswith(_JSON_SUFFIXES):
-                    yield from _read_json_lines(stream, str(file), text_key)
-                else:
-                    yield from document_chunks(read_text(stream, str(file)))
+            stream = _decompressed(raw, file.suffix)
+            if plain.endswith(_JSON_SUFFIXES):
+                yield from _read_json_lines(stream, str(file), text_key)
+            else:
+                yield from document_chunks(read_text(stream, str(file)))
     except (EOFError, gzip.BadGzipFile, zstandard.ZstdError) as error:
         raise UserError(f"{file} is not a whole {file.suffix} file: {error}") from error
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror or error}") from error
 
 
-def _decompressed(raw: IO[bytes], suffix: str) -> IO[bytes]:
+def _decompressed(raw: ByteReader, suffix: str) -> ByteReader:
     if suffix == ".gz":
         return gzip.open(raw)
     if suffix == ".zst":
@@ -83,7 +88,7 @@ def _decompressed(raw: IO[bytes], suffix: str) -> IO[bytes]:
 
 
 def _read_json_lines(
-    stream: IO[bytes], name: str, text_key: str
+    stream: Iterable[bytes], name: str, text_key: str
 ) -> Iterator[TextChunk]:
     for number, line in enumerate(stream, start=1):
         if not line.strip():
@@ -104,7 +109,7 @@ def _read_json_lines(
             raise UserError(f"{where} holds half of a surrogate pair") from error
 
 
-def _read_parquet(raw: IO[bytes], name: str, text_key: str) -> Iterator[TextChunk]:
+def _read_parquet(raw: ByteReader, name: str, text_key: str) -> Iterator[TextChunk]:
     try:
         table = pq.ParquetFile(raw)
     except pa.ArrowInvalid as error:

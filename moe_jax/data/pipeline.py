@@ -5,6 +5,7 @@ processes' parts, so that the global batch of a step does not depend on how many
 processes there are, and any step can be reached without reading those before.
 """
 
+import sys
 from collections.abc import Iterator, Sequence
 
 import grain
@@ -29,7 +30,9 @@ class ProcessPart(grain.MapDataset):
         self._offset = index * self._part_size
 
     def __len__(self) -> int:
-        return len(self._parent) // self._batch_size * self._part_size
+        # Endless data is as long as an int allows, and grain's batching adds to it.
+        rows = min(len(self._parent), sys.maxsize // 2)
+        return rows // self._batch_size * self._part_size
 
     def __getitem__(self, index: int) -> bytes:
         batch, row = divmod(index, self._part_size)

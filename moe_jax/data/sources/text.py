@@ -8,17 +8,17 @@ from ml_collections import ConfigDict
 
 from moe_jax.data import holdout
 from moe_jax.data.cache import digest
-from moe_jax.data.chunks import TextChunk, document_chunks, read_text
+from moe_jax.data.chunks import CHUNK_BYTES, TextChunk, document_chunks, read_text
 from moe_jax.data.files import find_below
 from moe_jax.data.sources.base import Split, TextSource
 from moe_jax.errors import UserError
 
 
 class TextFileSource(TextSource):
-    """One UTF-8 file: its end is held out, cut at the end of a line.
+    """One UTF-8 file: its end is held out, cut after a line if there are lines.
 
     Raises:
-      UserError: the file is empty, is not text, or has no place to cut.
+      UserError: the file is empty, is not text, or is too short to cut.
     """
 
     def __init__(self, path: epath.Path, fraction: float):
@@ -26,12 +26,11 @@ class TextFileSource(TextSource):
         if not size:
             raise UserError(f"data.path={path} is empty; give a file with text in it")
         self._path = path
-        self._cut = _line_end(path, int(size * (1 - fraction)))
+        self._cut = _place_to_cut(path, int(size * (1 - fraction)), size)
         if not 0 < self._cut < size:
             raise UserError(
-                f"data.path={path} has {size} bytes and no line break in the last "
-                f"data.validation_fraction={fraction} of them, so no held-out text; "
-                "raise the fraction or give a folder of files"
+                f"data.path={path} has {size} bytes, too few to hold out "
+                f"data.validation_fraction={fraction}; give more text"
             )
         self.key = digest(["file", content, self._cut])
 
@@ -105,9 +104,15 @@ def _check(path: epath.Path) -> tuple[int, str]:
     return size, content.hexdigest()
 
 
-def _line_end(path: epath.Path, offset: int) -> int:
-    """The offset after the first line break at or after `offset`."""
+def _place_to_cut(path: epath.Path, offset: int, size: int) -> int:
+    """The end of the line at `offset`; of the character, if the line goes on."""
     with path.open("rb") as file:
+        file.seek(max(offset - 1, 0))
+        cut = file.tell() + len(file.readline(CHUNK_BYTES))
         file.seek(offset)
-        file.readline()
-        return file.tell()
+        character = file.read(4)
+        file.seek(max(cut - 1, 0))
+        if file.read(1) == b"\n" and cut < size:
+            return cut
+    continued = (i for i, byte in enumerate(character) if byte & 0xC0 != 0x80)
+    return offset + next(continued, len(character))

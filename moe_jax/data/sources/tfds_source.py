@@ -6,6 +6,7 @@ which is never imported here: it would take the accelerator's memory.
 
 import contextlib
 import difflib
+import importlib.abc
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,7 +91,7 @@ def _builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
         raise UserError(
             f"data.name={name!r} is no TFDS dataset{where}{hint}"
         ) from error
-    except (ValueError, AssertionError, ImportError) as error:
+    except Exception as error:  # a builder is anyone's code
         raise UserError(f"data.name={name!r}: {_first_line(error)}") from error
 
 
@@ -99,24 +100,30 @@ def _prepare(builder: tfds.core.DatasetBuilder, name: str) -> None:
     try:
         with _without_tensorflow(), contextlib.redirect_stdout(sys.stderr):
             builder.download_and_prepare(file_format="array_record")
-    except Exception as error:  # a builder is anyone's code
+    except Exception as error:
         raise UserError(
             f"data.name={name!r} is not prepared, and could not be prepared here "
             f"({type(error).__name__}: {_first_line(error)}); {_command(name)}"
         ) from error
 
 
+class _NoTensorFlow(importlib.abc.MetaPathFinder):
+    """Makes `import tensorflow` fail, as where it is not installed."""
+
+    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
+        del path, target
+        if fullname.split(".")[0] == "tensorflow":
+            raise ModuleNotFoundError(f"No module named {fullname!r}", name=fullname)
+
+
 @contextlib.contextmanager
 def _without_tensorflow() -> Iterator[None]:
-    """Makes `import tensorflow` fail, as where it is not installed."""
-    if "tensorflow" in sys.modules:
-        yield
-        return
-    sys.modules["tensorflow"] = None  # what the import system calls absent
+    finder = _NoTensorFlow()
+    sys.meta_path.insert(0, finder)
     try:
         yield
     finally:
-        del sys.modules["tensorflow"]
+        sys.meta_path.remove(finder)
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from moe_jax.layers.activations import activate, is_gated
@@ -28,7 +29,7 @@ class ExpertBank(nn.Module):
     activation: str
     dropout: float = 0.0
     init_scale: float = 0.1
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(

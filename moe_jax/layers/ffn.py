@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from moe_jax.layers.activations import activate, is_gated
@@ -21,7 +22,7 @@ class DenseFFN(nn.Module):
     d_ff: int
     activation: str
     init_scale: float = 1.0
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float
 
 from moe_jax import routing
@@ -72,7 +73,7 @@ class MoELayer(nn.Module):
     activation: str = "gelu"
     expert_dropout: float = 0.0
     init_scale: float = 0.1
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(

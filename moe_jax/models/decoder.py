@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from moe_jax.layers import MoELayer, make_norm
@@ -44,7 +45,7 @@ class DecoderBlock(nn.Module):
     norm_epsilon: float
     dropout: float
     mask_padding: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
     train: bool
 
     @nn.compact
@@ -82,7 +83,7 @@ class DecoderLayer(nn.Module):
     norm_epsilon: float
     dropout: float
     mask_padding: bool
-    dtype: jnp.dtype
+    dtype: DTypeLike
 
     @nn.compact
     def __call__(
@@ -138,7 +139,7 @@ class DecoderLM(nn.Module):
     init_scale: float = 1.0
     remat: str = "none"
     scan_unroll: int = 1
-    dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Int
 
 from moe_jax.models import init_params
 from moe_jax.models.decoder import DecoderLM
@@ -20,10 +19,11 @@ class TrainState:
     """Parameters and optimizer state after `step` updates.
 
     Randomness and data position are functions of the seed and the step, so they
-    need no state of their own.
+    need no state of their own. The leaves are arrays, their shapes, or their
+    shardings; `step` is an int32 scalar.
     """
 
-    step: Int[Array, ""]
+    step: Any
     params: Any
     opt_state: Any
 

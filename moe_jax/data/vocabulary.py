@@ -55,7 +55,8 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> bytes:
             minloglevel=2,
         )
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[-1]
+        # "INTERNAL: file.cc(638) [condition] What is wrong."
+        reason = str(error).strip().splitlines()[-1].rpartition("] ")[2]
         raise UserError(
             f"--train_vocab_size={vocab_size} does not fit the corpus: {reason}"
         ) from error

@@ -88,7 +88,8 @@ class MoELayer(nn.Module):
         Args:
           x: features; the caller adds the residual.
           train: training capacity, noise and dropout. Needs `rngs` with `router`
-            where the router draws or jitters, `dropout` where experts drop out.
+            where the router draws or jitters (evaluation too, where its policy
+            there is random), `dropout` where experts drop out.
           mask: False for padding, which then takes no slot and no part in losses
             and metrics; None: all tokens are real.
 
@@ -171,11 +172,11 @@ class MoELayer(nn.Module):
         self, logits: Float[Array, "group token expert"], train: bool
     ) -> routing.Routing:
         router = routing.ROUTERS[self.router]
-        rng = self.make_rng("router") if router.uses_rng and train else None
+        draws = router.uses_rng and self.has_rng("router")
         return router.function(
             logits,
             num_selected=self.num_selected_experts,
-            rng=rng,
+            rng=self.make_rng("router") if draws else None,
             train=train,
             **self.router_options,
         )

@@ -115,4 +115,5 @@ def abstract_params(model: DecoderLM):
 def init_params(model: DecoderLM, key: jax.Array):
     """Initial parameters of a model, a nested dict of float32 arrays."""
     token = jnp.zeros((1, 1), jnp.int32)
-    return model.init(key, token, token, token, train=False)["params"]
+    rngs = {"params": key, "router": key}
+    return model.init(rngs, token, token, token, train=False)["params"]

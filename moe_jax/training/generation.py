@@ -97,9 +97,17 @@ def _next_token(
     """Draws what follows the first `known` tokens of each row."""
     places = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     segments = (places < known).astype(jnp.int32)
-    logits, _ = model.apply({"params": params}, tokens, segments, places, train=False)
+    router_key, token_key = jax.random.split(key)
+    logits, _ = model.apply(
+        {"params": params},
+        tokens,
+        segments,
+        places,
+        train=False,
+        rngs={"router": router_key},
+    )
     last = jnp.take(logits, known - 1, axis=1)
-    drawn = jax.random.categorical(key, last / jnp.maximum(temperature, 1e-6))
+    drawn = jax.random.categorical(token_key, last / jnp.maximum(temperature, 1e-6))
     return jnp.where(temperature > 0, drawn, last.argmax(axis=-1))
 
 

@@ -59,7 +59,8 @@ def microbatch_loss(
     *,
     model: DecoderLM,
     weights: ConfigDict,
-    rngs: Mapping[str, Array] | None,
+    train: bool,
+    rngs: Mapping[str, Array],
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Contribution of one microbatch to the loss and the metrics of its batch.
 
@@ -69,7 +70,8 @@ def microbatch_loss(
       totals: counts of the whole batch.
       model: the model.
       weights: the config's `loss`.
-      rngs: keys for `router` and `dropout` in training; None evaluates.
+      train: training or evaluation.
+      rngs: keys for `router` and, in training, `dropout`.
 
     Returns:
       `loss/total` and a dict of metrics, each to be summed over microbatches.
@@ -79,7 +81,7 @@ def microbatch_loss(
         batch["tokens"],
         batch["segment_ids"],
         batch["positions"],
-        train=rngs is not None,
+        train=train,
         rngs=rngs,
     )
     cross_entropy, squared = token_losses(logits, batch["targets"])

@@ -17,6 +17,9 @@ from moe_jax.training.losses import Batch, batch_totals, microbatch_loss
 from moe_jax.training.optimizers import make_schedule
 from moe_jax.training.state import TrainState, shardings_of
 
+# Of a router that draws in evaluation, too: the same draws every time.
+EVAL_SEED = 0
+
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
 EvalStep = Callable[[Any, Batch], dict[str, Array]]
 
@@ -69,9 +72,14 @@ def make_eval_step(
     """
 
     def step(params: Any, batch: Batch) -> dict[str, Array]:
-        totals = batch_totals(batch, microbatches=1)
         _, metrics = microbatch_loss(
-            params, batch, totals, model=model, weights=config.loss, rngs=None
+            params,
+            batch,
+            batch_totals(batch, microbatches=1),
+            model=model,
+            weights=config.loss,
+            train=False,
+            rngs={"router": jax.random.key(EVAL_SEED)},
         )
         return metrics | {"targets": batch["weights"].sum()}
 
@@ -96,7 +104,7 @@ def _gradients(
         router, dropout = jax.random.split(jax.random.fold_in(key, index))
         rngs = {"router": router, "dropout": dropout}
         grad = jax.grad(loss, has_aux=True)
-        return grad(params, microbatch, totals, rngs=rngs)
+        return grad(params, microbatch, totals, train=True, rngs=rngs)
 
     if count == 1:
         return contribution(jnp.zeros((), jnp.int32), batch)

@@ -1,7 +1,7 @@
 """From a config to data: everything a run reads, checked before it compiles."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from moe_jax.data import pipeline
 from moe_jax.data.cache import cache_folder, digest
 from moe_jax.data.evaluation import EvalSet
-from moe_jax.data.mixture import mixture_parts
+from moe_jax.data.mixture import Part, mixture_parts
 from moe_jax.data.objectives import Batch
 from moe_jax.data.rows import FORMAT_VERSION, PackedRows, packed_rows
 from moe_jax.data.sources import SPLITS, Source, open_source
@@ -79,34 +79,12 @@ def open_data(config: ConfigDict) -> Data:
     data = config.data
     cache = cache_folder(data.cache_dir)
     parts = mixture_parts(data)
-    sources = [open_source(part.data, cache) for part in parts]
+    sources = [_naming(part, open_source, part.data, cache) for part in parts]
     tokenizer = _tokenizer(data, sources)
     rows = [
-        packed_rows(source, tokenizer, data.sequence_length, cache)
-        for source in sources
+        _naming(part, packed_rows, source, tokenizer, data.sequence_length, cache)
+        for part, source in zip(parts, sources, strict=True)
     ]
-    description = {
-        "tokenizer": {
-            "kind": tokenizer.kind,
-            "vocab_size": tokenizer.vocab_size,
-            "fingerprint": tokenizer.fingerprint,
-        },
-        "sources": {
-            part.label: {"source": part.data.source, "weight": part.weight}
-            | {str(split): dict(counts) for split, counts in own.statistics.items()}
-            for part, own in zip(parts, rows, strict=True)
-        },
-    }
-    identity = {
-        "format": FORMAT_VERSION,
-        "tokenizer": tokenizer.fingerprint,
-        "sequence_length": data.sequence_length,
-        "isolate_documents": data.isolate_documents,
-        "sources": [[part.label, part.weight] for part in parts],
-        "rows": [
-            [own.statistics[split]["fingerprint"] for split in SPLITS] for own in rows
-        ],
-    }
     eval_sets = {
         part.label: EvalSet(
             label=part.label,
@@ -120,8 +98,8 @@ def open_data(config: ConfigDict) -> Data:
     }
     return Data(
         tokenizer=tokenizer,
-        fingerprint=digest(identity),
-        description=description,
+        fingerprint=_fingerprint(data, tokenizer, parts, rows),
+        description=_description(tokenizer, parts, rows),
         eval_sets=eval_sets,
         _rows=rows,
         _weights=[part.weight for part in parts],
@@ -129,6 +107,53 @@ def open_data(config: ConfigDict) -> Data:
         _batch_size=config.train.batch_size,
         _isolate_documents=data.isolate_documents,
     )
+
+
+def _naming(part: Part, function: Callable[..., Any], *args: Any) -> Any:
+    """Calls `function`; what it finds wrong names the source, if it has a name."""
+    try:
+        return function(*args)
+    except UserError as error:
+        if not part.data.mixture:
+            raise
+        raise UserError(f"data.mixture {part.label!r}: {error}") from error
+
+
+def _fingerprint(
+    data: ConfigDict,
+    tokenizer: Tokenizer,
+    parts: Sequence[Part],
+    rows: Sequence[PackedRows],
+) -> str:
+    identity = {
+        "format": FORMAT_VERSION,
+        "tokenizer": tokenizer.fingerprint,
+        "sequence_length": data.sequence_length,
+        "isolate_documents": data.isolate_documents,
+        "sources": [[part.label, part.weight] for part in parts],
+        "rows": [
+            [own.statistics[split]["fingerprint"] for split in SPLITS] for own in rows
+        ],
+    }
+    return digest(identity)
+
+
+def _description(
+    tokenizer: Tokenizer, parts: Sequence[Part], rows: Sequence[PackedRows]
+) -> dict[str, Any]:
+    sources = {}
+    for part, own in zip(parts, rows, strict=True):
+        sources[part.label] = {"source": part.data.source, "weight": part.weight}
+        for split in SPLITS:
+            sources[part.label][split] = dict(own.statistics[split])
+    return {
+        "tokenizer": {
+            "kind": tokenizer.kind,
+            "vocab_size": tokenizer.vocab_size,
+            "fingerprint": tokenizer.fingerprint,
+        },
+        "sources": sources,
+    }
 
 
 def _tokenizer(data: ConfigDict, sources: Sequence[Source]) -> Tokenizer:

@@ -56,9 +56,10 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int) -> bytes:
         )
     except (RuntimeError, ValueError) as error:
         # "INTERNAL: file.cc(638) [condition] What is wrong."
-        reason = str(error).strip().splitlines()[-1].rpartition("] ")[2]
+        reason = str(error).strip().splitlines()[-1].rpartition("]")[2].strip()
         raise UserError(
-            f"--train_vocab_size={vocab_size} does not fit the corpus: {reason}"
+            f"--train_vocab_size={vocab_size} does not fit the corpus: "
+            f"{reason or 'it has no lines to learn from'}"
         ) from error
     return model.getvalue()
 

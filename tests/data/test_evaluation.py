@@ -47,7 +47,7 @@ def test_more_batches_contain_the_fewer(config):
 
 
 def test_sample_spans_the_documents(config):
-    """The first row of each of many files shows up, not the first files only."""
+    """Not the first rows, which are those of the first files."""
     config.train.eval_batches = 2
     batches = eval_set(config).batches()
     config.train.eval_batches = 1000
@@ -77,7 +77,7 @@ def test_bytes_are_those_of_the_predicted_targets(config, isolate):
 
 
 def test_whole_split_predicts_every_byte_of_its_text(config):
-    """Isolated documents lose only a token that begins a row's last document."""
+    """BOS predicts a document's first byte, and rows overlap by one token."""
     config.train.eval_batches = 1000
     data = open_data(config)
     counts = data.description["sources"]["validation"]["validation"]

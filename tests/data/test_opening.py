@@ -1,14 +1,18 @@
 """`open_data`: cached, identified by content, clear about wrong fields."""
 
-import multiprocessing
+import concurrent.futures
+import errno
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from moe_jax.data import open_data, rows
+from moe_jax.data.cache import build_once
 from moe_jax.errors import UserError
 
 
@@ -77,15 +81,34 @@ def test_a_build_cut_short_leaves_nothing_behind(config, tmp_path, monkeypatch):
     assert next(open_data(config).train_batches(0))["tokens"].shape == (8, 16)
 
 
-def _fingerprint(config):
-    return open_data(config).fingerprint
+@pytest.mark.parametrize("locks_work", [True, False])
+def test_builders_at_once_agree_and_leave_one_copy(tmp_path, monkeypatch, locks_work):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    def build(folder):
+        together.wait(timeout=30)
+        (folder / "whole").write_text("content")
+        builds.append(folder)
+
+    builds = []
+    target = tmp_path / "target"
+    # With a lock one builds and the others wait; without, all are at it at once.
+    together = threading.Barrier(1 if locks_work else 3)
+    if not locks_work:
+        monkeypatch.setattr(fcntl, "flock", no_locks)
+    with concurrent.futures.ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda _: build_once(target, build), range(3)))
+    assert len(builds) == (1 if locks_work else 3)
+    assert (target / "whole").read_text() == "content"
+    assert not list(tmp_path.glob(".target.*.partial"))
 
 
-def test_processes_that_build_at_once_agree(config, tmp_path):
-    with multiprocessing.get_context("fork").Pool(3) as pool:
-        prints = pool.map(_fingerprint, [config] * 3)
-    assert len(set(prints)) == 1
-    assert len([p for p in (tmp_path / "cache" / "rows").iterdir() if p.is_dir()]) == 1
+def test_leftovers_of_a_killed_build_are_removed(tmp_path):
+    leftover = tmp_path / ".target.0123.partial"
+    leftover.mkdir()
+    build_once(tmp_path / "target", lambda folder: None)
+    assert not leftover.exists()
 
 
 def test_lost_shard_is_one_line(config, tmp_path):
@@ -153,3 +176,11 @@ def test_no_tensorflow_and_no_waiting_thread(config):
         check=True,
     )
     assert done.stdout.strip() == "(16, 8) False"
+
+
+def test_wrong_source_of_a_mixture_is_named(config):
+    config.data.mixture = (
+        {"label": "good", "weight": 1},
+        {"label": "bad", "weight": 1, "path": "/no/such"},
+    )
+    refused(config, "data.mixture 'bad': data.path=/no/such does not exist")

@@ -228,6 +228,7 @@ def test_builder_that_needs_tensorflow_names_the_command(
     [
         ("name", "", "needs data.name"),
         ("name", "tiny_txt", "no TFDS dataset.*did you mean tiny_text"),
+        ("path", "gs://bucket", "read from a local disk"),
         ("train_split", "learn", "has no split 'learn'; it has train"),
         ("validation_split", "train[70%:]", "share examples"),
         ("text_key", "txt", "'txt' is no feature.*it has n, text|text, n"),

@@ -60,6 +60,11 @@ def open_tfds(data: ConfigDict) -> TfdsSource:
     """
     if not data.name:
         raise UserError("data.source='tfds' needs data.name, e.g. data.name='lm1b'")
+    if "://" in data.path:
+        raise UserError(
+            f"data.path={data.path}: ArrayRecord files are read from a local disk; "
+            "copy the dataset first"
+        )
     builder = _builder(data.name, data.path or None)
     if not builder.is_prepared():
         _prepare(builder, data.name)

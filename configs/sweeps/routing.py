@@ -1,0 +1,39 @@
+"""Dense, Switch and GShard on one base config.
+
+Arms:
+  dense           the Switch arm's twin: each sparse layer is a dense FFN as wide
+                  as one expert, so that a token meets the same FLOPs (baseline)
+  switch          top-1
+  gshard_top2     top-2 of experts of the same width: twice the expert FLOPs and
+                  the same total parameters as `switch`
+  top2_same_flops top-2 of experts of half the width: the expert FLOPs of
+                  `switch` and half its expert parameters
+
+    python -m experiments.sweep --config=configs/base.py \
+        --sweep=configs/sweeps/routing.py --seeds=5 --workdir=runs/routing
+"""
+
+from configs import twin
+
+BASELINE = "dense"
+
+
+def get_sweep(config):
+    """Returns arm name -> overrides of `config`."""
+    switch = _router(config, "switch", num_selected=1)
+    gshard = _router(config, "gshard", num_selected=2)
+    dense = twin.twin_pattern(config.model.block_pattern, config.moe.d_ff)
+    return {
+        "dense": {**switch, "model.block_pattern": dense},
+        "switch": switch,
+        "gshard_top2": gshard,
+        "top2_same_flops": {**gshard, "moe.d_ff": config.moe.d_ff // 2},
+    }
+
+
+def _router(config, name, num_selected):
+    """Overrides that choose a router; options of another one do not fit it."""
+    overrides = {"moe.router": name, "moe.num_selected_experts": num_selected}
+    if config.moe.router != name:
+        overrides["moe.router_options"] = {}
+    return overrides

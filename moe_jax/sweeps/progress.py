@@ -1,0 +1,106 @@
+"""How far a sweep is: a bar on a terminal, plain lines anywhere else."""
+
+import time
+from types import TracebackType
+
+from rich import progress
+from rich.console import Console
+
+from moe_jax.sweeps.runs import Run
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: "42 s", "3 min", "2.5 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 100 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+class SweepProgress:
+    """Follows the runs of a sweep one after another.
+
+    The time left assumes that the steps to come take as long as those done so
+    far in this session.
+    """
+
+    def __init__(self, runs: list[Run], console: Console):
+        """Args: the runs that are to be trained, and where to write."""
+        self._runs = runs
+        self._console = console
+        self._steps_left = sum(run.config.train.num_steps for run in runs)
+        self._steps_done = 0  # in this session
+        self._index = 0
+        self._step = 0  # of the present run
+        self._started = time.monotonic()
+        self._bar = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.TextColumn("step {task.fields[step]}"),
+            progress.TextColumn("{task.fields[left]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(
+            "starting", total=self._steps_left, step="", left=""
+        )
+
+    def __enter__(self) -> "SweepProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def begin(self, run: Run) -> None:
+        """A run starts, or goes on from its last step."""
+        self._index += 1
+        self._step = run.last_step()
+        self._steps_left -= self._step
+        where = f"[{self._index}/{len(self._runs)}] {run.name}"
+        self._bar.update(self._task, description=where, advance=self._step)
+        if not self._console.is_terminal:
+            resumed = f" from step {self._step}" if self._step else ""
+            self.say(f"{where}: started{resumed}")
+
+    def update(self, run: Run, step: int) -> None:
+        """The present run has reached `step`."""
+        # A restart goes back to its checkpoint; only what is new counts.
+        new = max(0, step - self._step)
+        self._step = max(step, self._step)
+        self._steps_done += new
+        self._steps_left -= new
+        self._bar.update(
+            self._task,
+            advance=new,
+            step=f"{self._step}/{run.config.train.num_steps}",
+            left=self.left(),
+        )
+
+    def end(self, run: Run, message: str, finished: bool) -> None:
+        """The present run ended; `message` says how."""
+        last = run.config.train.num_steps
+        if finished:
+            self.update(run, last)
+        else:  # what it did not do is not done later either
+            self._steps_left -= last - self._step
+            self._bar.update(self._task, advance=last - self._step)
+        left = f"; {self.left()}" if self._index < len(self._runs) else ""
+        self.say(f"[{self._index}/{len(self._runs)}] {run.name}: {message}{left}")
+
+    def say(self, line: str) -> None:
+        """Writes a line above the bar."""
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def left(self) -> str:
+        """Time left of the whole sweep."""
+        if not self._steps_done:
+            return "time left unknown"
+        rate = (time.monotonic() - self._started) / self._steps_done
+        return f"about {duration(rate * self._steps_left)} left"

@@ -1,0 +1,176 @@
+"""What the finished runs of a sweep say, per run and per arm."""
+
+import csv
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from moe_jax.analysis.records import read_metrics
+from moe_jax.analysis.statistics import PairedDifference, paired_difference
+from moe_jax.sweeps.arms import Sweep
+from moe_jax.sweeps.runs import FINISHED, Run
+
+_THROUGHPUT = "throughput/tokens_per_second_per_device"
+
+# Column of results.csv -> name in a run's summary.json.
+_SUMMARY_NAMES = {
+    "held_out_loss": "loss/cross_entropy",
+    "bits_per_byte": "loss/bits_per_byte",
+    "perplexity": "loss/perplexity",
+    "dropped": "train/router/dropped",
+    "dropped_held_out": "router/dropped",
+    "active_parameters": "parameters/active",
+    "total_parameters": "parameters/total",
+    "flops_per_token": "flops_per_token/training",
+    "seconds": "seconds",
+    "data_fingerprint": "data_fingerprint",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A run, and what it says if it is finished.
+
+    Attributes:
+      run: the run.
+      status: see `Run.status`.
+      values: by the columns of results.csv; empty before it is finished, and
+        without what a dense model has not.
+      tokens_per_second: per device, the median over the logged intervals, so
+        that neither compilation nor a busy moment counts; None if unknown.
+    """
+
+    run: Run
+    status: str
+    values: Mapping[str, Any]
+    tokens_per_second: float | None
+
+
+class ArmResult(NamedTuple):
+    """The seeds of one arm together.
+
+    Attributes:
+      name: of the arm.
+      seeds: number of finished runs.
+      planned: number of runs.
+      loss: mean held-out loss, nats per target; None without a finished run.
+      differences: seed -> loss minus the baseline's of the same seed.
+      difference: what these differences say; None for the baseline itself and
+        where no seed is finished in both arms.
+      dropped: mean share of dropped token choices in training; None if dense.
+      step_time: mean step time over the baseline's of the same seed.
+      active_parameters: of the arm's model.
+      flops_per_token: training.
+    """
+
+    name: str
+    seeds: int
+    planned: int
+    loss: float | None
+    differences: Mapping[int, float]
+    difference: PairedDifference | None
+    dropped: float | None
+    step_time: float | None
+    active_parameters: int | None
+    flops_per_token: int | None
+
+
+def read_results(runs: Sequence[Run]) -> list[Result]:
+    """Reads every run's folder; writes nothing."""
+    return [_read(run) for run in runs]
+
+
+def _read(run: Run) -> Result:
+    status = run.status()
+    if status != FINISHED:
+        return Result(run, status, {}, None)
+    summary = run.summary()
+    values = {
+        column: summary[name]
+        for column, name in _SUMMARY_NAMES.items()
+        if name in summary
+    }
+    speeds = [
+        line[_THROUGHPUT] for line in read_metrics(run.workdir) if _THROUGHPUT in line
+    ]
+    return Result(run, status, values, float(np.median(speeds)) if speeds else None)
+
+
+def summarize(sweep: Sweep, results: Sequence[Result]) -> list[ArmResult]:
+    """Averages over seeds, and compares with the baseline seed by seed."""
+    finished: dict[str, dict[int, Result]] = {arm.name: {} for arm in sweep.arms}
+    planned = dict.fromkeys(finished, 0)
+    for result in results:
+        planned[result.run.arm] += 1
+        if result.status == FINISHED:
+            finished[result.run.arm][result.run.seed] = result
+    baseline = finished[sweep.baseline]
+    return [
+        _summarize(name, own, planned[name], baseline, name == sweep.baseline)
+        for name, own in finished.items()
+    ]
+
+
+def _summarize(
+    name: str,
+    own: Mapping[int, Result],
+    planned: int,
+    baseline: Mapping[int, Result],
+    is_baseline: bool,
+) -> ArmResult:
+    common = [] if is_baseline else [seed for seed in own if seed in baseline]
+    losses, base_losses = (
+        [of[seed].values["held_out_loss"] for seed in common] for of in (own, baseline)
+    )
+    times = [
+        baseline[seed].tokens_per_second / own[seed].tokens_per_second
+        for seed in own
+        if seed in baseline
+        and baseline[seed].tokens_per_second
+        and own[seed].tokens_per_second
+    ]
+    values = [result.values for result in own.values()]
+    return ArmResult(
+        name=name,
+        seeds=len(own),
+        planned=planned,
+        loss=_mean(values, "held_out_loss"),
+        differences={
+            seed: loss - base
+            for seed, loss, base in zip(common, losses, base_losses, strict=True)
+        },
+        difference=paired_difference(losses, base_losses) if common else None,
+        dropped=_mean(values, "dropped"),
+        step_time=float(np.mean(times)) if times else None,
+        active_parameters=values[0]["active_parameters"] if values else None,
+        flops_per_token=values[0]["flops_per_token"] if values else None,
+    )
+
+
+def _mean(values: Sequence[Mapping[str, Any]], column: str) -> float | None:
+    known = [one[column] for one in values if column in one]
+    return float(np.mean(known)) if known else None
+
+
+def to_csv(results: Sequence[Result]) -> str:
+    """One line per run; empty cells where a run has nothing to say."""
+    columns = ["arm", "seed", "key", "status", *_SUMMARY_NAMES]
+    columns.insert(-1, "tokens_per_second_per_device")
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    for result in results:
+        run = result.run
+        row = {
+            "arm": run.arm,
+            "seed": run.seed,
+            "key": run.key,
+            "status": result.status,
+        }
+        if result.tokens_per_second is not None:
+            row["tokens_per_second_per_device"] = result.tokens_per_second
+        writer.writerow({**row, **result.values})
+    return buffer.getvalue()

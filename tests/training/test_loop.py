@@ -169,7 +169,7 @@ def test_a_checkpoint_of_another_shape_is_refused(folder, whole):
 
 
 def test_weights_of_another_run_start_a_new_one(folder, whole, caplog):
-    workdir, summary = whole
+    workdir, _ = whole
     config = tiny.config(
         folder,
         init_from=str(workdir),

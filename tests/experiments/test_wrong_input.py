@@ -1,0 +1,111 @@
+"""Wrong input: one clear line, a non-zero exit, and nothing written."""
+
+import pathlib
+
+import pytest
+
+from tests.experiments.commands import run
+from tests.training import tiny
+
+BASE = "--config=configs/base.py"
+
+
+def text(folder: pathlib.Path, name: str, content: bytes) -> list[str]:
+    path = folder / name
+    path.write_bytes(content)
+    return [
+        BASE,
+        "--config.data.source=text",
+        f"--config.data.path={path}",
+        f"--config.data.cache_dir={folder / 'cache'}",
+    ]
+
+
+# Name: (flags, given a folder; what the line must say).
+CASES = {
+    "missing_config": (
+        lambda _: ["--config=configs/quickstrat.py"],
+        "--config=configs/quickstrat.py: no such file; did you mean "
+        "configs/quickstart.py?",
+    ),
+    "no_config": (lambda _: [], "--config=FILE is missing"),
+    "unknown_field": (
+        lambda _: [BASE, "--config.moe.num_expert=4"],
+        "the config has no field 'num_expert'; did you mean 'num_experts'?",
+    ),
+    "wrong_type": (
+        lambda _: [BASE, "--config.moe.num_experts=many"],
+        "--config.moe.num_experts=many: invalid literal for int()",
+    ),
+    "empty_text": (lambda folder: text(folder, "empty.txt", b""), "empty.txt"),
+    "not_text": (
+        lambda folder: text(folder, "image.bin", b"\x89PNG\r\n\x00\xff" * 999),
+        "image.bin",
+    ),
+    "missing_text": (
+        lambda folder: [
+            BASE,
+            "--config.data.source=text",
+            f"--config.data.path={folder / 'nowhere.txt'}",
+        ],
+        "nowhere.txt",
+    ),
+    "heads": (
+        lambda _: [BASE, "--config.model.num_heads=5"],
+        "model.num_heads=5 does not divide model.d_model=128; 4 would",
+    ),
+    "groups": (
+        lambda _: [BASE, "--config.moe.group_size=100"],
+        "moe.group_size=100 does not divide 16 x 256 tokens",
+    ),
+    "mesh": (
+        lambda _: [BASE, "--config.mesh.data=3"],
+        "do not fit 1 device(s)",
+    ),
+    "positional": (lambda _: [BASE, "fast"], "unknown argument 'fast'"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_wrong_input_gets_one_line(name, tmp_path):
+    flags, expected = CASES[name]
+    workdir = tmp_path / "run"
+    done = run("train", f"--workdir={workdir}", *flags(tmp_path))
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert expected in line
+    assert not workdir.exists()
+
+
+def test_a_missing_workdir_flag_is_one_line():
+    done = run("train", BASE)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert "--workdir" in line
+
+
+@pytest.mark.slow
+def test_a_workdir_of_another_run_is_refused_and_runtime_fields_may_change(tmp_path):
+    workdir = f"--workdir={tmp_path / 'run'}"
+    first = run("train", workdir, *tiny.flags(tmp_path, train__num_steps=2))
+    assert first.returncode == 0, first.stderr
+    other = tiny.flags(tmp_path, train__num_steps=2, moe__d_ff=16)
+    refused = run("train", workdir, *other)
+    assert refused.returncode == 2
+    assert "moe.d_ff: run has 32, config has 16" in refused.stderr.splitlines()[-1]
+    welcome = tiny.flags(
+        tmp_path, train__num_steps=3, train__log_interval=2, mesh__data=1
+    )
+    resumed = run("train", workdir, *welcome)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "finished at step 3" in resumed.stdout
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["train", "evaluate", "generate", "prepare", "describe", "sweep", "benchmark"],
+)
+def test_help_shows_a_command_line(name):
+    done = run(name, "--help")
+    assert f"python -m experiments.{name}" in done.stdout

@@ -15,8 +15,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 import hypothesis  # noqa: E402
 import jaxtyping  # noqa: E402
 
+import tests.typechecker  # noqa: E402, F401  # the hook finds it by name
+
 # Every annotation of a shape is checked, wherever the tests call the package.
-jaxtyping.install_import_hook("moe_jax", "beartype.beartype")
+jaxtyping.install_import_hook("moe_jax", "tests.typechecker.checked")
 
 # The same examples each time: a failure is one of the code, not of the day.
 hypothesis.settings.register_profile(

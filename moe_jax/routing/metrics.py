@@ -25,11 +25,11 @@ def router_metrics(
     num_wanted = jnp.maximum(wanted.sum(), 1)
     per_expert = jax.nn.one_hot(routing.experts, num_experts) * wanted[..., None]
     load = per_expert.sum(axis=(0, 1, 2)) / num_wanted
-    kept = assignments.kept.reshape(wanted.shape) & wanted
+    dropped = wanted & ~assignments.kept.reshape(wanted.shape)
     entropy = -(routing.probs * jnp.log(routing.probs + 1e-20)).sum(axis=-1)
     return {
         "router/load": load,
         "router/max_vio": load.max() * num_experts - 1.0,
-        "router/dropped": 1.0 - kept.sum() / num_wanted,
+        "router/dropped": dropped.sum() / num_wanted,
         "router/entropy": (entropy * mask).sum() / jnp.maximum(mask.sum(), 1),
     }

@@ -83,7 +83,8 @@ def execute(
                 display.begin(run)
                 outcome = _train(run, command_line(run, root, train_command), display)
                 outcomes.append(outcome)
-                display.end(run, _message(outcome), outcome.status == FINISHED)
+                finished = outcome.status == FINISHED
+                display.end(run, _message(outcome), finished, _details(outcome))
         except KeyboardInterrupt:
             return Execution(outcomes, interrupted=True)
     return Execution(outcomes, interrupted=False)
@@ -172,10 +173,15 @@ def _message(outcome: Outcome) -> str:
     if outcome.status == FINISHED:
         loss = outcome.run.summary()["loss/cross_entropy"]
         return f"{took}, held-out loss {loss:.4f}"
-    if outcome.status == FAILED:
-        tail = "\n    ".join(log_tail(outcome.run).splitlines())
-        return f"{took}; the end of {outcome.run.workdir / LOG}:\n    {tail}\n"
-    return f"{took}; the same command goes on with it"
+    return took if outcome.status == FAILED else f"{took}; the same command goes on"
+
+
+def _details(outcome: Outcome) -> str:
+    """The end of a failed run's log."""
+    if outcome.status != FAILED:
+        return ""
+    lines = [f"  the end of {outcome.run.workdir / LOG}:"]
+    return "\n    ".join([*lines, *log_tail(outcome.run).splitlines()])
 
 
 def _is_remote(run: Run) -> bool:

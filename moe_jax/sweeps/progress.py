@@ -83,8 +83,8 @@ class SweepProgress:
             left=self.left(),
         )
 
-    def end(self, run: Run, message: str, finished: bool) -> None:
-        """The present run ended; `message` says how."""
+    def end(self, run: Run, message: str, finished: bool, details: str = "") -> None:
+        """The present run ended; `message` says how, `details` on lines of its own."""
         last = run.config.train.num_steps
         if finished:
             self.update(run, last)
@@ -93,6 +93,8 @@ class SweepProgress:
             self._bar.update(self._task, advance=last - self._step)
         left = f"; {self.left()}" if self._index < len(self._runs) else ""
         self.say(f"[{self._index}/{len(self._runs)}] {run.name}: {message}{left}")
+        if details:
+            self.say(details)
 
     def say(self, line: str) -> None:
         """Writes a line above the bar."""

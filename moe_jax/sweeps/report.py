@@ -127,7 +127,7 @@ def draw_differences(
     An interval that holds no 0 is drawn in colour, one that does in grey.
     """
     shown = [row for row in rows if row.difference is not None]
-    with plotting.figure(path, height=1.6 + 0.55 * len(shown)) as figure:
+    with plotting.figure(path, height=1.7 + 0.55 * len(shown)) as figure:
         axes = figure.subplots()
         for place, row in enumerate(shown):
             _draw_arm(axes, row, place)
@@ -140,7 +140,10 @@ def draw_differences(
         axes.grid(True, axis="x")
         axes.margins(x=0.08)
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:+.3g}" if x else "0")
-        axes.set_xlabel("nats per token, left of 0 is better")
+        axes.set_xlabel(
+            "nats per token, left of 0 is better\n"
+            "bar: 95 % interval of the mean; small dots: the seeds"
+        )
         axes.set_title(f"Held-out loss minus that of {sweep.baseline}, same seed")
 
 
@@ -154,20 +157,29 @@ def _draw_arm(axes, row: ArmResult, place: int) -> None:
             [paired.low, paired.high],
             [place, place],
             color=colour,
-            linewidth=7,
-            alpha=0.25,
+            linewidth=3,
+            solid_capstyle="butt",  # a round cap would reach beyond the interval
             zorder=2,
         )
+    axes.plot(
+        paired.mean,
+        place,
+        marker="o",
+        markersize=9,
+        color=colour,
+        markeredgecolor="white",
+        markeredgewidth=1.5,
+        zorder=4,
+    )
     dots = np.array(list(row.differences.values()))
     axes.scatter(
-        dots, np.full(len(dots), place), s=22, color=colour, alpha=0.7, lw=0, zorder=3
-    )
-    axes.plot(
-        [paired.mean, paired.mean],
-        [place - 0.22, place + 0.22],
+        dots,
+        np.full(len(dots), place + 0.24),
+        s=16,
         color=colour,
-        linewidth=2.4,
-        zorder=4,
+        alpha=0.55,
+        linewidths=0,
+        zorder=3,
     )
 
 

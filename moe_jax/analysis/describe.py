@@ -1,0 +1,240 @@
+"""What a config is before it runs: parameters, FLOPs, capacity, memory."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+from rich.table import Table
+
+from configs import twin
+from moe_jax.analysis import accounting
+from moe_jax.data import open_data
+from moe_jax.data.mixture import mixture_parts
+from moe_jax.data.tokenizers import open_tokenizer
+from moe_jax.errors import UserError
+from moe_jax.models import abstract_params, build_model, padded_vocab
+from moe_jax.parallel import param_axes
+from moe_jax.routing import ROUTERS, router_options
+from moe_jax.training.checks import check_config
+from moe_jax.training.optimizers import make_optimizer
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """The costs of a config; `dataclasses.asdict` of it is JSON-able.
+
+    Attributes:
+      block_pattern: as in the config.
+      vocab_size: rows of the embedding table, padding included.
+      parameters: see `accounting.ParameterCount`.
+      flops: per token; see `accounting.FlopCount`.
+      tokens_per_group: S; 0 without sparse layers.
+      train_capacity: C in training; 0 without sparse layers.
+      eval_capacity: C in evaluation; 0 without sparse layers.
+      tokens_per_step: of the whole batch.
+      training_flops: FLOPs of the whole run, `flops.training` for every token.
+      state_bytes: see `accounting.state_bytes`.
+    """
+
+    block_pattern: tuple[str, ...]
+    vocab_size: int
+    parameters: accounting.ParameterCount
+    flops: accounting.FlopCount
+    tokens_per_group: int
+    train_capacity: int
+    eval_capacity: int
+    tokens_per_step: int
+    training_flops: int
+    state_bytes: Mapping[str, int]
+
+
+def vocab_size(config: ConfigDict) -> int:
+    """The tokenizer's vocabulary; builds no corpus.
+
+    Raises:
+      UserError: the tokenizer cannot be opened.
+    """
+    if any(part.data.source == "arrayrecord" for part in mixture_parts(config.data)):
+        # Prepared shards bring their tokenizer along, and are cheap to open.
+        return open_data(config).vocab_size
+    return open_tokenizer(config.data.tokenizer, config.data.tokenizer_path).vocab_size
+
+
+def describe(config: ConfigDict) -> Description:
+    """Works out the costs of a config; allocates and compiles nothing.
+
+    Raises:
+      UserError: the config cannot work.
+    """
+    check_config(config)
+    tokens = vocab_size(config)
+    params = abstract_params(build_model(config, tokens))
+    flops = accounting.count_flops(params, config)
+    sparse = accounting.num_moe_layers(config) > 0
+    tokens_per_step = config.train.batch_size * config.data.sequence_length
+    optimizer = make_optimizer(config, param_axes(params))
+    return Description(
+        block_pattern=tuple(config.model.block_pattern),
+        vocab_size=padded_vocab(config, tokens),
+        parameters=accounting.count_parameters(params, config),
+        flops=flops,
+        tokens_per_group=accounting.tokens_per_group(config) if sparse else 0,
+        train_capacity=accounting.capacity(config, train=True) if sparse else 0,
+        eval_capacity=accounting.capacity(config, train=False) if sparse else 0,
+        tokens_per_step=tokens_per_step,
+        training_flops=flops.training * tokens_per_step * config.train.num_steps,
+        state_bytes=accounting.state_bytes(params, optimizer),
+    )
+
+
+def describe_with_twin(config: ConfigDict, match: str = "") -> dict[str, Description]:
+    """Describes a config, and its dense twin if `match` names one.
+
+    Raises:
+      UserError: the config cannot work, or `match` is unknown.
+    """
+    described = {"model": describe(config)}
+    if match:
+        if match not in twin.MATCHES:
+            raise UserError(
+                f"--twin={match} is unknown; choose from {', '.join(twin.MATCHES)}"
+            )
+        described[f"dense twin ({match})"] = describe(twin.dense_twin(config, match))
+    return described
+
+
+def to_table(described: Mapping[str, Description]) -> Table:
+    """One column per description."""
+    table = _table("", *described)
+    for section, rows in _sections(list(described.values())):
+        table.add_row(f"[bold]{section}[/bold]")
+        for name, cells in rows:
+            table.add_row(f"  {name}", *cells)
+        table.add_section()
+    return table
+
+
+def routers_table() -> Table:
+    """The routers there are, with their options."""
+    table = _table("router", "K", "options (defaults)", "what it does")
+    for column in table.columns:
+        column.justify = "left"
+    for name, router in ROUTERS.items():
+        options = [f"{k}={v!r}" for k, v in router_options(name).items()]
+        table.add_row(
+            name,
+            str(router.num_selected or "any"),
+            "\n".join(options) or "-",
+            router.function.__doc__.splitlines()[0],
+        )
+        table.add_section()
+    return table
+
+
+def routers() -> list[dict[str, Any]]:
+    """The routers there are, JSON-able."""
+    return [
+        {
+            "name": name,
+            "num_selected": router.num_selected,
+            "summary": router.function.__doc__.splitlines()[0],
+            "options": router_options(name),
+        }
+        for name, router in ROUTERS.items()
+    ]
+
+
+def _sections(described: Sequence[Description]):
+    """Yields titles with rows, each a name and a cell per description."""
+
+    def row(name, value_of, form=grouped):
+        return name, [form(value_of(one)) for one in described]
+
+    parts = [
+        part
+        for part in accounting.PARTS
+        if any(one.parameters.by_part[part] for one in described)
+    ]
+    yield (
+        "parameters",
+        [
+            row("total", lambda one: one.parameters.total),
+            row("active", lambda one: one.parameters.active),
+            row(
+                "active, no embedding", lambda one: one.parameters.active_non_embedding
+            ),
+            *(
+                row(
+                    f"  {_words(part)}",
+                    lambda one, part=part: one.parameters.by_part[part],
+                )
+                for part in parts
+            ),
+        ],
+    )
+    flop_parts = dict.fromkeys(part for one in described for part in one.flops.by_part)
+    yield (
+        "FLOPs per token",
+        [
+            row("training", lambda one: one.flops.training),
+            row("training, as computed", lambda one: one.flops.training_with_padding),
+            row("forward", lambda one: one.flops.forward),
+            *(
+                row(
+                    f"  {_words(part)}",
+                    lambda one, part=part: one.flops.by_part.get(part, 0),
+                )
+                for part in flop_parts
+            ),
+            row("experts, all slots", lambda one: one.flops.experts_with_padding),
+            row("dispatch and combine", lambda one: one.flops.dispatch_combine),
+        ],
+    )
+    yield (
+        "slots",
+        [
+            row("tokens per group", lambda one: one.tokens_per_group),
+            row("capacity, training", lambda one: one.train_capacity),
+            row("capacity, evaluation", lambda one: one.eval_capacity),
+        ],
+    )
+    yield (
+        "memory, all devices together",
+        [
+            row(name, lambda one, name=name: one.state_bytes[name], byte_size)
+            for name in described[0].state_bytes
+        ],
+    )
+    yield (
+        "run",
+        [
+            row("tokens per step", lambda one: one.tokens_per_step),
+            row("FLOPs, training", lambda one: one.training_flops, "{:.3g}".format),
+        ],
+    )
+
+
+def _table(*names: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for index, name in enumerate(names):
+        table.add_column(name, justify="right" if index else "left", no_wrap=index == 0)
+    return table
+
+
+def _words(part: str) -> str:
+    return part.replace("_", " ").replace("ffn", "FFN")
+
+
+def grouped(number: int) -> str:
+    """1234567 -> "1,234,567"; 0 -> "-"."""
+    return f"{number:,}" if number else "-"
+
+
+def byte_size(number: float) -> str:
+    """Bytes for people, in powers of 1024."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{number:.3g} {unit}" if number < 100 else f"{number:.0f} {unit}"
+        number /= 1024
+    return f"{number:,.2f} TiB"

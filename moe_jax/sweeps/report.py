@@ -17,13 +17,16 @@ _COLUMNS = (
     "arm",
     "seeds",
     "held-out loss",
-    "difference [95 % interval]",
+    "difference [95% interval]",
     "p",
     "dropped",
     "active parameters",
     "FLOPs/token",
     "step time",
 )
+# Those that a terminal of 80 columns has room for.
+_NARROW = ("arm", "seeds", "held-out loss", "difference [95% interval]", "dropped")
+_WIDE_ENOUGH = 120
 
 
 def results_folder(root: epath.PathLike, sweep: Sweep) -> epath.Path:
@@ -52,12 +55,15 @@ def write_report(
 
 
 def print_report(sweep: Sweep, rows: Sequence[ArmResult], console: Console) -> None:
-    """Prints the table of `write_report`."""
+    """Prints the table of `write_report`; a narrow terminal gets fewer columns."""
+    shown = _COLUMNS if console.width >= _WIDE_ENOUGH else _NARROW
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for index, column in enumerate(_COLUMNS):
-        table.add_column(column, justify="right" if index else "left", no_wrap=True)
+    for column in shown:
+        justify = "left" if column == "arm" else "right"
+        table.add_column(column, justify=justify, no_wrap=True)
     for row in rows:
-        table.add_row(*_cells(row, sweep.baseline))
+        cells = dict(zip(_COLUMNS, _cells(row, sweep.baseline), strict=True))
+        table.add_row(*(cells[column] for column in shown))
     console.print(table)
     console.print(_note(sweep, rows), highlight=False, soft_wrap=True)
 
@@ -142,7 +148,7 @@ def draw_differences(
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:+.3g}" if x else "0")
         axes.set_xlabel(
             "nats per token, left of 0 is better\n"
-            "bar: 95 % interval of the mean; small dots: the seeds"
+            "bar: 95% interval of the mean; small dots: the seeds"
         )
         axes.set_title(f"Held-out loss minus that of {sweep.baseline}, same seed")
 

@@ -88,7 +88,8 @@ def run_sweep(
     if settings.launcher == "local":
         status = _run_here(pending, settings.workdir, train_command, console)
     rows = write_report(sweep, runs, settings.workdir)
-    print_report(sweep, rows, console)
+    if any(row.seeds for row in rows):
+        print_report(sweep, rows, console)
     console.print(
         f"see {results_folder(settings.workdir, sweep)}",
         highlight=False,
@@ -174,8 +175,8 @@ def _print_plan(
     for table in (arms, planned):
         console.print(table)
         console.print()
-    seeds = len({run.seed for run in runs})
     console.print(
-        f"{len(sweep.arms)} arms, {seeds} seeds, {len(runs)} runs: {len(pending)} to run",
+        f"arms x seeds = {len(sweep.arms)} x {len(runs) // len(sweep.arms)} = "
+        f"{len(runs)} runs, {len(pending)} to run",
         highlight=False,
     )

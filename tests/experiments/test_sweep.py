@@ -79,7 +79,7 @@ def test_real_runs_are_compared_and_not_run_again(sweep, tmp_path):
 def test_a_dry_run_takes_no_accelerator_and_writes_nothing(sweep, tmp_path):
     plan = sweep("--dry_run", JAX_PLATFORMS="none_such")
     assert plan.returncode == 0, plan.stderr
-    assert "2 runs: 2 to run" in plan.stdout
+    assert "2 x 1 = 2 runs, 2 to run" in plan.stdout
     assert not (tmp_path / "out").exists()
 
 

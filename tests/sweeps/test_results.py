@@ -4,9 +4,10 @@ import csv
 import io
 
 import pytest
+from rich.console import Console
 
 from moe_jax.sweeps import execute, read_results, summarize
-from moe_jax.sweeps.report import draw_differences
+from moe_jax.sweeps.report import draw_differences, print_report
 from moe_jax.sweeps.results import to_csv
 
 
@@ -59,3 +60,14 @@ def test_the_figure_is_drawn_for_one_seed_and_for_many(swept, tmp_path):
         path = tmp_path / f"{len(results_of)}.png"
         draw_differences(sweep, summarize(sweep, results_of), path)
         assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_the_printed_table_is_never_cut(swept, width):
+    sweep, results = swept
+    console = Console(file=io.StringIO(), width=width)
+    print_report(sweep, summarize(sweep, results), console)
+    text = console.file.getvalue()
+    assert "…" not in text
+    assert "+0.0040 [" in text
+    assert ("step time" in text) == (width == 160)

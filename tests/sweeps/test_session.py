@@ -40,7 +40,7 @@ def test_a_dry_run_writes_nothing_and_runs_nothing(bench):
     assert start(bench, bench.sweep(a=16, b=20), num_seeds=2, dry_run=True) == 0
     assert not bench.root.exists()
     assert "moe.d_ff=20" in bench.output()
-    assert "2 arms, 2 seeds, 4 runs: 4 to run" in bench.output()
+    assert "2 x 2 = 4 runs, 4 to run" in bench.output()
 
 
 def test_a_dry_run_for_slurm_prints_the_script(bench):

@@ -52,31 +52,32 @@ def generate(
             f"temperature={temperature}: the first two must be at least 1, the last 0"
         )
     trained = load_trained(_without_drops(config), workdir, step)
-    tokenizer, model = trained.data.tokenizer, trained.experiment.model
+    tokenizer = trained.data.tokenizer
     known = [tokenizer.bos_id, *tokenizer.encode(prompt)]
     rows = np.tile(np.array(known, np.int32), (num_samples, 1))
     ended = np.zeros(num_samples, bool)
-    window = config.data.sequence_length
     key = jax.random.key(seed)
-    sample = jax.jit(_next_token, static_argnums=(0,))
+    sample = jax.jit(_next_token, static_argnums=0)
     for i in range(max_tokens):
-        seen = rows[:, -window:]
-        tokens = np.zeros((num_samples, window), np.int32)
-        tokens[:, : seen.shape[1]] = seen
-        chosen = sample(
-            model,
-            trained.params,
-            tokens,
-            seen.shape[1],
-            temperature,
-            jax.random.fold_in(key, i),
-        )
+        window = _last_tokens(rows, config.data.sequence_length)
+        draw = jax.random.fold_in(key, i)
+        model, params = trained.experiment.model, trained.params
+        chosen = sample(model, params, *window, temperature, draw)
         chosen = np.where(ended, tokenizer.eos_id, chosen)
         rows = np.concatenate([rows, chosen[:, None]], axis=1)
         ended |= chosen == tokenizer.eos_id
         if ended.all():
             break
     return [_text(tokenizer, row[len(known) :].tolist()) for row in rows]
+
+
+def _last_tokens(
+    rows: Int[np.ndarray, "batch known"], length: int
+) -> tuple[Int[np.ndarray, "batch length"], int]:
+    """The end of each row, padded to `length`, and how many tokens it holds."""
+    seen = rows[:, -length:]
+    padded = np.pad(seen, ((0, 0), (0, length - seen.shape[1])))
+    return padded, seen.shape[1]
 
 
 def _without_drops(config: ConfigDict) -> ConfigDict:

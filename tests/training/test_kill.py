@@ -52,13 +52,6 @@ def finish(process: subprocess.Popen) -> str:
     return output
 
 
-def losses(workdir: pathlib.Path) -> dict[tuple[int, str], float]:
-    return {
-        (line["step"], line["split"]): line["loss/cross_entropy"]
-        for line in read_metrics(workdir)
-    }
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("killed")
@@ -69,7 +62,7 @@ def unkilled(folder):
     """The losses of a run that nobody kills."""
     workdir = folder / "unkilled"
     finish(start(folder, workdir))
-    return losses(workdir)
+    return tiny.losses(workdir)
 
 
 def test_a_run_killed_at_random_steps_repeats_every_loss_to_the_bit(folder, unkilled):
@@ -82,7 +75,7 @@ def test_a_run_killed_at_random_steps_repeats_every_loss_to_the_bit(folder, unki
         process.kill()
         process.wait()
     finish(start(folder, workdir))
-    assert losses(workdir) == unkilled, f"killed at steps {kills}"
+    assert tiny.losses(workdir) == unkilled, f"killed at steps {kills}"
     assert read_summary(workdir)["status"] == "finished"
 
 
@@ -98,4 +91,4 @@ def test_a_stopped_run_saves_exits_well_and_goes_on(folder, unkilled, number):
     assert summary["status"] == "preempted"
     assert (workdir / "checkpoints" / str(summary["step"]) / "manifest.json").exists()
     finish(start(folder, workdir))
-    assert losses(workdir).items() >= unkilled.items()
+    assert tiny.losses(workdir).items() >= unkilled.items()

@@ -16,14 +16,6 @@ from moe_jax.training.writers import read_metrics
 from tests.training import tiny
 
 
-def losses(workdir: pathlib.Path) -> dict[tuple[int, str], float]:
-    """The losses that metrics.jsonl holds, by step and split."""
-    return {
-        (line["step"], line["split"]): line["loss/cross_entropy"]
-        for line in read_metrics(workdir)
-    }
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
@@ -92,8 +84,8 @@ def test_a_resumed_run_repeats_every_loss_to_the_bit(folder, whole, stop):
     workdir = folder / f"resumed_{stop}"
     loop.train(tiny.config(folder, train__num_steps=stop), workdir)
     loop.train(tiny.config(folder), workdir)
-    expected = losses(whole[0])
-    resumed = losses(workdir)
+    expected = tiny.losses(whole[0])
+    resumed = tiny.losses(workdir)
     assert resumed.items() >= expected.items()
 
 
@@ -120,7 +112,7 @@ def test_a_signal_saves_and_the_run_goes_on(folder, whole):
     assert summary["status"] == "preempted"
     assert 1 <= summary["step"] < 8
     loop.train(tiny.config(folder), workdir)
-    assert losses(workdir).items() >= losses(whole[0]).items()
+    assert tiny.losses(workdir).items() >= tiny.losses(whole[0]).items()
 
 
 def newest_tensor_file(workdir: pathlib.Path) -> pathlib.Path:
@@ -148,7 +140,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     damage(newest_tensor_file(workdir))
     loop.train(tiny.config(folder), workdir)
     assert "Falling back to checkpoint 4" in caplog.text
-    assert losses(workdir).items() >= losses(whole[0]).items()
+    assert tiny.losses(workdir).items() >= tiny.losses(whole[0]).items()
 
 
 def test_another_config_is_refused_and_nothing_changes(folder, whole):
@@ -180,8 +172,8 @@ def test_weights_of_another_run_start_a_new_one(folder, whole, caplog):
     assert (
         "new: blocks/layer_1/ffn/wi/kernel, blocks/layer_1/ffn/wo/kernel" in caplog.text
     )
-    first = losses(folder / "dense_from_sparse")[1, "train"]
-    assert first < losses(whole[0])[1, "train"]
+    first = tiny.losses(folder / "dense_from_sparse")[1, "train"]
+    assert first < tiny.losses(whole[0])[1, "train"]
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_unsaved(folder):
@@ -194,3 +186,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_unsaved(folder):
     assert json.loads((workdir / "summary.json").read_text())["status"] == "failed"
     for line in read_metrics(workdir):
         assert math.isfinite(line["loss/total"])
+
+
+def test_a_profile_names_the_phases_of_the_sparse_layer(folder):
+    workdir = folder / "profiled"
+    config = tiny.config(folder, train__num_steps=3, train__eval_interval=0)
+    loop.train(config, workdir, profile=(2, 3))
+    (trace,) = (workdir / "profile").rglob("*.xplane.pb")
+    content = trace.read_bytes()
+    for scope in (b"router", b"dispatch", b"experts", b"combine"):
+        assert scope in content

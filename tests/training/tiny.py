@@ -6,6 +6,7 @@ import random
 from ml_collections import ConfigDict
 
 from configs import base
+from moe_jax.training.writers import read_metrics
 
 OVERRIDES = {
     "model.num_layers": 2,
@@ -70,3 +71,11 @@ def flags(folder: pathlib.Path, **changes: object) -> list[str]:
         "--config=configs/base.py",
         *(f"--config.{name}={value}" for name, value in overrides),
     ]
+
+
+def losses(workdir: pathlib.Path) -> dict[tuple[int, str], float]:
+    """The cross entropies that metrics.jsonl holds, by step and split."""
+    return {
+        (line["step"], line["split"]): line["loss/cross_entropy"]
+        for line in read_metrics(workdir)
+    }

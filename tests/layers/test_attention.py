@@ -1,0 +1,121 @@
+"""Attention against loops over positions; blocks of queries against the whole."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from moe_jax.layers import Attention, attend
+from moe_jax.layers import attention as attention_file
+from tests.reference import attention as naive
+
+pytestmark = pytest.mark.fast
+
+BATCH, LENGTH, HEADS, WIDTH = 2, 12, 4, 6
+SEGMENTS = np.array([[1] * 5 + [2] * 4 + [0] * 3, [1] * 2 + [2] * 10], np.int32)
+
+
+def random_heads(seed, kv_heads):
+    rng = np.random.default_rng(seed)
+    counts = (HEADS, kv_heads, kv_heads)
+    return [
+        rng.normal(size=(BATCH, LENGTH, n, WIDTH)).astype(np.float32) for n in counts
+    ]
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("segment_ids", [None, SEGMENTS], ids=["whole", "documents"])
+def test_attend_equals_a_loop_over_positions(kv_heads, segment_ids):
+    heads = random_heads(kv_heads, kv_heads)
+    out = jax.jit(attend)(*heads, segment_ids)
+    np.testing.assert_allclose(out, naive.attend(*heads, segment_ids), atol=1e-5)
+
+
+@pytest.mark.parametrize("segment_ids", [None, SEGMENTS], ids=["whole", "documents"])
+def test_blocks_of_queries_equal_the_whole_and_so_do_gradients(
+    monkeypatch, segment_ids
+):
+    heads = random_heads(0, 2)
+    cotangent = random_heads(1, 2)[0]
+
+    def run():  # a new function, so that jit does not answer from its cache
+        def value_and_gradients(*heads):
+            out, pullback = jax.vjp(lambda *h: attend(*h, segment_ids), *heads)
+            return out, *pullback(cotangent)
+
+        return jax.jit(value_and_gradients)
+
+    segment_ids = None if segment_ids is None else jnp.asarray(segment_ids)
+    whole = run()(*heads)
+    monkeypatch.setattr(attention_file, "QUERY_BLOCK", 4)
+    loops = [str(jax.make_jaxpr(run())(*heads)).count("scan[")]
+    assert loops != [0]
+    for a, b in zip(run()(*heads), whole, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_a_length_that_blocks_do_not_divide_is_attended_to_at_once(monkeypatch):
+    heads = random_heads(2, 4)
+    monkeypatch.setattr(attention_file, "QUERY_BLOCK", 5)
+    out = jax.jit(lambda *h: attend(*h, None))(*heads)
+    np.testing.assert_allclose(out, naive.attend(*heads), atol=1e-5)
+
+
+def positions_of(segment_ids):
+    return np.array(
+        [[sum(row[:i] == row[i]) for i in range(len(row))] for row in segment_ids],
+        np.int32,
+    )
+
+
+@pytest.mark.parametrize("isolate", [True, False])
+def test_layer_projects_rotates_attends_and_projects_back(isolate):
+    layer = Attention(HEADS, 2, WIDTH, rope_base=100.0, isolate_segments=isolate)
+    x = np.random.default_rng(5).normal(size=(BATCH, LENGTH, 8)).astype(np.float32)
+    positions = positions_of(SEGMENTS)
+    params = jax.jit(layer.init)(jax.random.key(0), x, SEGMENTS, positions)
+    kernels = {
+        name: np.asarray(leaf["kernel"], np.float64)
+        for name, leaf in params["params"].items()
+    }
+    heads = {
+        name: np.einsum("bld,dhw->blhw", x, kernels[name])
+        for name in ("query", "key", "value")
+    }
+    for name in ("query", "key"):
+        for b, i, h in np.ndindex(heads[name].shape[:3]):
+            heads[name][b, i, h] = naive.rotate(
+                heads[name][b, i, h], positions[b, i], 100.0
+            )
+    mixed = naive.attend(*heads.values(), SEGMENTS if isolate else None)
+    expected = np.einsum("blhw,hwd->bld", mixed, kernels["out"])
+    out = jax.jit(layer.apply)(params, x, SEGMENTS, positions)
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
+def test_a_position_depends_on_earlier_ones_of_its_segment_alone():
+    layer = Attention(2, 1, 4)
+    x = jnp.asarray(np.random.default_rng(6).normal(size=(1, LENGTH, 8)), jnp.float32)
+    segments = jnp.asarray(SEGMENTS[:1])
+    positions = jnp.asarray(positions_of(SEGMENTS[:1]))
+    params = jax.jit(layer.init)(jax.random.key(0), x, segments, positions)
+
+    @jax.jit
+    def sensitivity(x):
+        jacobian = jax.jacobian(lambda y: layer.apply(params, y, segments, positions))
+        return jnp.abs(jacobian(x)[0, :, :, 0]).sum(axis=(1, 3))
+
+    same = SEGMENTS[0][:, None] == SEGMENTS[0][None]
+    expected = np.tril(np.ones((LENGTH, LENGTH), bool)) & same
+    np.testing.assert_array_equal(np.asarray(sensitivity(x)) > 0, expected)
+
+
+def test_bfloat16_layer_keeps_float32_parameters():
+    layer = Attention(2, 1, 4, dtype=jnp.bfloat16)
+    x = jnp.ones((1, LENGTH, 8), jnp.bfloat16)
+    ids = jnp.ones((1, LENGTH), jnp.int32)
+    out, params = jax.eval_shape(
+        lambda key: layer.init_with_output(key, x, ids, ids), jax.random.key(0)
+    )
+    assert out.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}

@@ -101,7 +101,7 @@ def test_evaluation_needs_no_keys_and_repeats_itself():
 )
 def test_training_with_noise_needs_keys(fields):
     layer = layer_of(**fields)
-    with pytest.raises(Exception, match="needs PRNG for|pass rng"):
+    with pytest.raises(Exception, match=r"needs PRNG for|pass rng"):
         apply(layer, start(layer), train=True)
 
 

@@ -15,6 +15,7 @@ setup(
         "etils[epath]",
         "flax>=0.12",
         "grain>=0.2.18",
+        "importlib_resources",  # tensorflow-datasets uses it and does not ask for it
         "jax>=0.10",
         "jaxtyping",
         "matplotlib",

@@ -5,7 +5,7 @@ rows are in the cache never needs. TensorFlow is not imported at all.
 """
 
 import contextlib
-import sys
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def write(folder: Path, files: list[tuple[str, str]]) -> None:
     """Builds the dataset below `folder`."""
     builder = PythonStdlib(files, data_dir=folder, file_format="array_record")
     tfds.disable_progress_bar()  # a second's work
-    with contextlib.redirect_stdout(sys.stderr):  # TFDS announces itself there
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download
         builder.download_and_prepare()
 
 

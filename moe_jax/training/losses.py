@@ -25,22 +25,30 @@ class Totals(NamedTuple):
 
     Attributes:
       targets: sum of the targets' weights.
-      tokens: real (not padding) input tokens.
+      tokens: input tokens that sparse layers count.
       microbatches: how many there are.
+      mask_padding: sparse layers count real tokens alone, not padding.
     """
 
     targets: Float[Array, ""]
     tokens: Float[Array, ""]
     microbatches: int
+    mask_padding: bool
 
 
-def batch_totals(batch: Batch, microbatches: int) -> Totals:
+def batch_totals(batch: Batch, microbatches: int, mask_padding: bool) -> Totals:
     """Counts a whole batch; at least 1 each, so that an empty one gives 0."""
     return Totals(
         jnp.maximum(batch["weights"].sum(), 1.0),
-        jnp.maximum((batch["segment_ids"] > 0).sum().astype(jnp.float32), 1.0),
+        jnp.maximum(_routed_tokens(batch, mask_padding), 1.0),
         microbatches,
+        mask_padding,
     )
+
+
+def _routed_tokens(batch: Batch, mask_padding: bool) -> Float[Array, ""]:
+    counts = (batch["segment_ids"] > 0) | (not mask_padding)
+    return counts.sum().astype(jnp.float32)
 
 
 def token_losses(
@@ -106,7 +114,7 @@ def _router_reports(
     Losses follow `layer_reduction`, metrics are means over layers; the load of
     each expert is kept by layer.
     """
-    token_share = (batch["segment_ids"] > 0).sum() / totals.tokens
+    token_share = _routed_tokens(batch, totals.mask_padding) / totals.tokens
     reduced = {}
     for name, by_layer in reports.items():
         if name == "router/load":

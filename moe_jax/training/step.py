@@ -75,7 +75,7 @@ def make_eval_step(
         _, metrics = microbatch_loss(
             params,
             batch,
-            batch_totals(batch, microbatches=1),
+            batch_totals(batch, 1, config.moe.mask_padding),
             model=model,
             weights=config.loss,
             train=False,
@@ -97,7 +97,7 @@ def _gradients(
 ) -> tuple[Any, dict[str, Array]]:
     """Gradient and metrics of the whole batch, a microbatch at a time."""
     count = config.train.accumulation_steps
-    totals = batch_totals(batch, count)
+    totals = batch_totals(batch, count, config.moe.mask_padding)
     loss = functools.partial(microbatch_loss, model=model, weights=config.loss)
 
     def contribution(index: Array, microbatch: Batch) -> tuple[Any, dict[str, Array]]:

@@ -1,0 +1,106 @@
+"""Every config that cannot work is refused, by its field and value."""
+
+import pytest
+
+from configs import base, quickstart
+from moe_jax.errors import UserError
+from moe_jax.training import checks
+from moe_jax.training.checks import check_config
+
+pytestmark = pytest.mark.fast
+
+
+def changed(changes):
+    config = base.get_config()
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+@pytest.mark.parametrize("module", [base, quickstart])
+def test_shipped_configs_pass(module):
+    check_config(module.get_config())
+
+
+@pytest.mark.parametrize("field", checks._CHOICES)
+def test_unknown_choices_are_refused_with_those_there_are(field):
+    with pytest.raises(UserError) as refusal:
+        check_config(changed({field: "nonsense"}))
+    known = ", ".join(checks._CHOICES[field])
+    assert str(refusal.value) == f"{field}='nonsense': choose from {known}"
+
+
+@pytest.mark.parametrize("field", checks._AT_LEAST)
+def test_numbers_below_their_least_are_refused(field):
+    least = checks._AT_LEAST[field]
+    with pytest.raises(UserError) as refusal:
+        check_config(changed({field: least - 1}))
+    assert str(refusal.value) == f"{field}={least - 1}: must be at least {least}"
+
+
+@pytest.mark.parametrize("field", checks._POSITIVE)
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])
+def test_what_must_be_positive_is(field, value):
+    with pytest.raises(UserError, match=rf"^{field}={value}: must be positive$"):
+        check_config(changed({field: value}))
+
+
+@pytest.mark.parametrize("field", checks._RATES)
+@pytest.mark.parametrize("value", [1.0, -0.1, float("nan")])
+def test_rates_lie_between_0_and_1(field, value):
+    with pytest.raises(UserError, match=rf"^{field}={value}: must be at least 0"):
+        check_config(changed({field: value}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"model.num_heads": 3, "model.num_kv_heads": 3},
+            r"num_heads=3 does not divide model\.d_model=128; 2 would",
+        ),
+        ({"model.num_kv_heads": 3}, r"num_kv_heads=3 does not divide.*num_heads=4"),
+        ({"model.head_dim": 5}, r"a head is 5 wide.*even"),
+        (
+            {"model.attention": "cudnn"},
+            r"model\.attention='cudnn' needs model\.dtype='bfloat16'",
+        ),
+        (
+            {"train.accumulation_steps": 3},
+            r"accumulation_steps=3 does not divide train\.batch_size=16",
+        ),
+        ({"model.num_layers": 3}, r"num_layers=3 is not a positive multiple"),
+        ({"model.block_pattern": ("sparse",)}, r"block_pattern holds 'sparse'"),
+        ({"moe.router": "swich"}, r"moe\.router='swich' is unknown"),
+        ({"moe.num_selected_experts": 2}, r"num_selected_experts=2; set it to 1"),
+        (
+            {"moe.router": "topk", "moe.num_selected_experts": 9},
+            r"num_selected_experts=9 must lie between 1 and moe\.num_experts=8",
+        ),
+        ({"moe.group_size": 1000}, r"group_size=1000 does not divide 16 x 256 tokens"),
+        (
+            {"moe.group_size": 512, "train.eval_batch_size": 3},
+            r"group_size=512 does not divide 3 x 256 tokens",
+        ),
+        (
+            {"moe.group_size": 1024, "train.accumulation_steps": 8},
+            r"group_size=1024 does not divide 2 x 256 tokens",
+        ),
+    ],
+)
+def test_fields_that_contradict_each_other_are_refused(changes, message):
+    with pytest.raises(UserError, match=message) as refusal:
+        check_config(changed(changes))
+    assert "\n" not in str(refusal.value)
+
+
+def test_router_options_are_checked_against_the_router():
+    config = base.get_config()
+    config.moe.router_options = {"threshold": 0.2}
+    with pytest.raises(UserError, match=r"\['threshold'\]: router 'switch' has no"):
+        check_config(config)
+
+
+def test_a_dense_model_may_have_any_sparse_fields():
+    check_config(
+        changed({"model.block_pattern": ("dense",), "moe.num_selected_experts": 7})
+    )

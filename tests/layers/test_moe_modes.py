@@ -151,9 +151,20 @@ def test_tokens_that_cannot_be_grouped_are_refused():
         layer.apply(variables, features(), train=False)
 
 
-def test_a_wrong_router_is_refused_by_the_layer_itself():
-    with pytest.raises(UserError, match=r"moe\.router='swich'"):
-        layer_of(router="swich").init(jax.random.key(0), features(), train=False)
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"router": "swich"}, r"moe\.router='swich' is unknown"),
+        ({"num_selected_experts": 2}, r"num_selected_experts=2; set it to 1"),
+        ({"dispatcher": "loop"}, r"moe\.dispatcher='loop' is unknown.*gather"),
+        ({"jitter_target": "x"}, r"moe\.jitter_target='x' is unknown.*logits"),
+        ({"capacity_rounding": "up"}, r"moe\.capacity_rounding='up' is unknown.*ceil"),
+        ({"activation": "tanh"}, r"model\.activation='tanh' is unknown.*swiglu"),
+    ],
+)
+def test_wrong_fields_are_refused_by_the_layer_itself(fields, message):
+    with pytest.raises(UserError, match=message):
+        layer_of(**fields).init(jax.random.key(0), features(), train=False)
 
 
 def test_groups_decide_who_competes():

@@ -5,7 +5,7 @@ import pytest
 from configs import base, quickstart
 from moe_jax.errors import UserError
 from moe_jax.training import checks
-from moe_jax.training.checks import check_config
+from moe_jax.training.checks import check_config, check_mesh
 
 pytestmark = pytest.mark.fast
 
@@ -44,6 +44,13 @@ def test_what_must_be_positive_is(field, value):
         check_config(changed({field: value}))
 
 
+@pytest.mark.parametrize("field", checks._NOT_NEGATIVE)
+@pytest.mark.parametrize("value", [-1.0, float("nan")])
+def test_what_must_not_be_negative_is_not(field, value):
+    with pytest.raises(UserError, match=rf"^{field}={value}: must not be negative$"):
+        check_config(changed({field: value}))
+
+
 @pytest.mark.parametrize("field", checks._RATES)
 @pytest.mark.parametrize("value", [1.0, -0.1, float("nan")])
 def test_rates_lie_between_0_and_1(field, value):
@@ -67,6 +74,10 @@ def test_rates_lie_between_0_and_1(field, value):
         (
             {"train.accumulation_steps": 3},
             r"accumulation_steps=3 does not divide train\.batch_size=16",
+        ),
+        (
+            {"optimizer.decay_steps": 50, "optimizer.warmup_steps": 50},
+            r"decay_steps=50 must be more than optimizer\.warmup_steps=50",
         ),
         ({"model.num_layers": 3}, r"num_layers=3 is not a positive multiple"),
         ({"model.block_pattern": ("sparse",)}, r"block_pattern holds 'sparse'"),
@@ -103,4 +114,45 @@ def test_router_options_are_checked_against_the_router():
 def test_a_dense_model_may_have_any_sparse_fields():
     check_config(
         changed({"model.block_pattern": ("dense",), "moe.num_selected_experts": 7})
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "mesh", "message"),
+    [
+        (
+            {"train.batch_size": 12},
+            (8, 1, 1),
+            r"train\.batch_size.*=12 is not divisible",
+        ),
+        ({"train.accumulation_steps": 4}, (4, 2, 1), r"accumulation_steps=4 is not"),
+        (
+            {"train.eval_batch_size": 4},
+            (8, 1, 1),
+            r"eval_batch_size=4 is not divisible",
+        ),
+        ({"moe.num_experts": 6}, (2, 4, 1), r"moe\.num_experts=6.*the 4 devices"),
+        ({}, (1, 1, 8), r"model\.num_heads=4 is not divisible by the 8 devices"),
+        ({"model.num_kv_heads": 1}, (4, 1, 2), r"model\.num_kv_heads=1 is not"),
+        ({"model.d_ff": 511}, (4, 1, 2), r"dense layer=511 is not divisible by the 2"),
+        (
+            {"model.block_pattern": ("dense:7", "moe")},
+            (4, 1, 2),
+            r"dense layer=7 is not divisible by the 2",
+        ),
+        ({"moe.d_ff": 511}, (4, 1, 2), r"moe\.d_ff=511 is not divisible by the 2"),
+        ({"model.vocab_multiple": 3}, (4, 1, 2), r"vocab_multiple=3 is not divisible"),
+    ],
+)
+def test_meshes_that_do_not_divide_what_they_shard_are_refused(changes, mesh, message):
+    axes = dict(zip(("data", "expert", "model"), mesh, strict=True))
+    with pytest.raises(UserError, match=message) as refusal:
+        check_mesh(changed(changes), axes)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_mesh_shards_only_what_the_model_has():
+    dense = {"model.block_pattern": ("dense:512",), "moe.num_experts": 6}
+    check_mesh(
+        changed(dense | {"model.d_ff": 511}), {"data": 2, "expert": 4, "model": 2}
     )

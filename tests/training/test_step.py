@@ -139,6 +139,7 @@ def test_evaluation_counts_targets_and_uses_its_own_capacity():
     config = tiny_config(SPARSE | {"moe.eval_capacity_factor": 4.0})
     parts = build_experiment(config, VOCABULARY)
     batch = tiny_batch(config, padding=True)
-    metrics = parts.eval_step()(parts.init().params, batch)
+    params, _, _ = descend(1, True)
+    metrics = parts.eval_step()(params, batch)
     assert metrics["targets"] == batch["weights"].sum()
     assert metrics["router/dropped"] == 0

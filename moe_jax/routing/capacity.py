@@ -36,6 +36,6 @@ def expert_capacity(
       minimum: slots an expert has in any case.
     """
     choices = tokens_per_group * (num_selected if times_k else 1)
-    # Float noise must not add a slot: 1.1 * 80 / 8 is 11.000000000000002.
+    # Float noise must not add a slot: 1.1 * 100 / 10 is 11.000000000000002.
     slots = ROUNDINGS[rounding](round(factor * choices / num_experts, 9))
     return min(max(slots, minimum, 1), tokens_per_group)

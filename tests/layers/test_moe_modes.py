@@ -46,6 +46,7 @@ def test_jitter_changes_routing_alone_and_only_in_training(target):
     calm_out, calm = apply(layer, variables)
     out, noisy = apply(layer, variables, train=True, seed=0)
     np.testing.assert_array_equal(out, calm_out)
+    assert apply(layer, variables, seed=0)[1]["loss/router_z"] == calm["loss/router_z"]
     assert noisy["loss/router_z"] != calm["loss/router_z"]
     _, again = apply(layer, variables, train=True, seed=1)
     assert noisy["loss/router_z"] != again["loss/router_z"]
@@ -131,9 +132,11 @@ def test_router_computes_in_float32_on_bfloat16_features():
 def test_bfloat16_layer_is_near_the_float32_one():
     x = features()
     variables = start(layer_of())
-    exact, _ = apply(layer_of(), variables, x)
-    rounded, _ = apply(layer_of(dtype=jnp.bfloat16), variables, x)
+    exact, metrics = apply(layer_of(), variables, x)
+    rounded, others = apply(layer_of(dtype=jnp.bfloat16), variables, x)
     np.testing.assert_allclose(np.asarray(rounded, np.float32), exact, atol=2e-2)
+    for name, value in metrics.items():  # its router saw what the other saw
+        np.testing.assert_allclose(others[name], value, rtol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize(

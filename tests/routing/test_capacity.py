@@ -25,9 +25,9 @@ pytestmark = pytest.mark.fast
         # halves to even: 2.5 and 3.5
         (10, 4, 1, 1.0, True, "nearest", 2),
         (14, 4, 1, 1.0, True, "nearest", 4),
-        # 80 / 8 * 1.1 is 11, though not in binary
-        (80, 8, 1, 1.1, True, "ceil", 11),
-        (100, 10, 1, 0.7, True, "floor", 7),
+        # 11 and 23, though 11.000000000000002 and 22.999999999999996 in binary
+        (100, 10, 1, 1.1, True, "ceil", 11),
+        (100, 10, 1, 2.3, True, "floor", 23),
         # Switch-Base at 1.25: 2048 tokens of a group, 128 experts
         (2048, 128, 1, 1.25, True, "ceil", 20),
         # an expert never has more slots than there are tokens, or none

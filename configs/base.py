@@ -156,7 +156,9 @@ def _train() -> ConfigDict:
     train.log_interval = 10  # steps
     train.checkpoint_interval = 100  # steps; 0: only at the end
     train.keep_last = 2  # checkpoints
-    train.keep_best = 1  # checkpoints of lowest held-out loss
+    # Checkpoints of lowest held-out loss, of those saved at a step that was also
+    # evaluated.
+    train.keep_best = 1
     return train
 
 

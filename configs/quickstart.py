@@ -20,17 +20,25 @@ from configs import base
 def get_config() -> ConfigDict:
     config = base.get_config()
 
-    config.model.activation = "relu"
+    config.model.d_model = 64
+    config.model.d_ff = 128
     config.model.num_heads = 2
     config.model.num_kv_heads = 2
+    config.model.activation = "relu"
     config.model.scan_unroll = 2
 
+    config.moe.d_ff = 128
     config.moe.group_size = 2048  # the whole batch: few tokens are dropped
     config.moe.init_scale = 1.0
 
-    config.optimizer.decay_steps = 600
-    config.train.num_steps = 600
-    config.train.batch_size = 8
-    config.train.eval_batch_size = 8
+    config.optimizer.learning_rate = 5e-3
+    config.optimizer.decay_steps = 1000
+
+    config.data.sequence_length = 128
+    config.train.num_steps = 1000
+    config.train.batch_size = 16
+    config.train.eval_batch_size = 16
     config.train.eval_batches = 32
+    config.train.eval_interval = 250
+    config.train.checkpoint_interval = 250
     return config

@@ -125,9 +125,9 @@ def _parse(argv: Sequence[str]) -> Sequence[str]:
 def _config_path(argv: Sequence[str]) -> str | None:
     """What `--config` was set to; the flag's own value hides a failed load."""
     for i, arg in enumerate(argv):
-        if re.fullmatch(r"--?config", arg) and i + 1 < len(argv):
+        if arg == "--config" and i + 1 < len(argv):
             return argv[i + 1]
-        if match := re.fullmatch(r"--?config=(.*)", arg):
+        if match := re.fullmatch(r"--config=(.*)", arg):
             return match[1]
     return None
 
@@ -136,9 +136,7 @@ def _check_config_file(argv: Sequence[str]) -> None:
     path = _config_path(argv)
     if path is None:
         wants_file = "config" in flags.FLAGS and flags.FLAGS["config"].default is None
-        if wants_file and any(
-            arg.startswith(("--config.", "-config.")) for arg in argv
-        ):
+        if wants_file and any(arg.startswith("--config.") for arg in argv):
             _fail("--config.FIELD=VALUE needs --config=FILE, to override a field of it")
         return
     file = epath.Path(path)
@@ -157,7 +155,11 @@ def _without_json(argv: Sequence[str]) -> Sequence[str]:
     from moe_jax.training.workdir import read_config
 
     config = read_config(path, base.get_config())
-    rest = [arg for arg in argv if arg not in (f"--config={path}", f"-config={path}")]
+    rest = list(argv)
+    for words in ([f"--config={path}"], ["--config", path]):
+        for i in range(len(rest)):
+            if rest[i : i + len(words)] == words:
+                del rest[i : i + len(words)]
     delattr(flags.FLAGS, "config")
     config_flags.DEFINE_config_dict("config", config, lock_config=True, sys_argv=rest)
     return rest

@@ -23,8 +23,8 @@ def benchmark_loop(
     """Times the real loop (data, fetching, logging, display) and the bare step.
 
     Both run the same compiled step in the same process, in turn. The bare side
-    repeats one batch that is already on the device, and waits for each round's
-    end only. Evaluation and checkpoints, which are work of their own, are off.
+    repeats one batch that is already on the device, and like the loop it waits for
+    one step while the next runs. Evaluation and checkpoints, which are work of their own, are off.
 
     Args:
       config: the experiment.
@@ -60,9 +60,12 @@ def benchmark_loop(
             states["loop"] = loop.advance(states["loop"], done)
 
         def run_bare() -> None:
+            before = None
             for _ in range(steps_per_round):
                 states["bare"], metrics = compiled(states["bare"], batch)
-            jax.block_until_ready(metrics)
+                jax.block_until_ready(before)
+                before = metrics
+            jax.block_until_ready(before)
 
         timings = time_in_turn({"loop": run_loop, "bare": run_bare}, rounds)
     low, middle, high = timings.ratio("loop", "bare")

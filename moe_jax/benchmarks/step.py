@@ -13,7 +13,7 @@ from moe_jax.analysis.hardware import model_flops_utilization
 from moe_jax.benchmarks.timing import time_in_turn
 from moe_jax.training.checks import check_config
 from moe_jax.training.experiment import Experiment, build_experiment
-from moe_jax.training.throughput import peak_memory
+from moe_jax.training.throughput import step_memory
 
 
 def benchmark_step(
@@ -107,7 +107,7 @@ def _describe(
         "mfu": model_flops_utilization(
             per_device * flops.training, jax.devices()[0], config.model.dtype
         ),
-        "peak_memory_bytes": peak_memory(runner.compiled),
+        "peak_memory_bytes": step_memory(runner.compiled),
         "parameters_total": parameters.total,
         "parameters_active": parameters.active,
         "flops_per_token": flops.training,

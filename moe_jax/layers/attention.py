@@ -8,13 +8,14 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from moe_jax.errors import UserError
 from moe_jax.layers.initializers import fan_in_normal
 from moe_jax.layers.rotary import rotate
 
 IMPLEMENTATIONS = ("auto", "xla", "cudnn")
 
-# Longer sequences are attended to in blocks of this many queries, so that the
-# logits [B, H, L, L] never exist at once.
+# Longer sequences are attended to in equal blocks of at most this many queries, so
+# that the logits [B, H, L, L] never exist at once.
 QUERY_BLOCK = 512
 
 
@@ -32,19 +33,26 @@ def attend(
       key: keys.
       value: values.
       segment_ids: a position sees only those of its own segment; None: all.
-      implementation: `cudnn` is NVIDIA's fused kernel (float16 or bfloat16, never
-        forms the logits). `xla` runs everywhere, in blocks of queries where the
+      implementation: `cudnn` is NVIDIA's fused kernel, which never forms the logits
+        (with segments it is given a mask [B, 1, L, L]). `xla` runs everywhere, in blocks of queries where the
         sequence is long. `auto` takes cudnn where it can.
+
+    Raises:
+      UserError: `cudnn` cannot do this here.
     """
     if implementation == "auto":
         implementation = "cudnn" if _has_cudnn(query) else "xla"
     if implementation == "cudnn":
+        if not _has_cudnn(query):
+            raise UserError(
+                "model.attention='cudnn' needs a GPU, bfloat16, an even length and a "
+                "head width that is a multiple of 8 up to 128; 'auto' takes what works"
+            )
         mask = None if segment_ids is None else _same_segment(segment_ids, segment_ids)
         return jax.nn.dot_product_attention(
             query, key, value, mask=mask, is_causal=True, implementation="cudnn"
         )
-    length = query.shape[1]
-    if length <= QUERY_BLOCK or length % QUERY_BLOCK:
+    if query.shape[1] <= QUERY_BLOCK:
         return _attend_from(query, 0, key, value, segment_ids)
     return _attend_in_blocks(query, key, value, segment_ids)
 
@@ -55,13 +63,15 @@ def _has_cudnn(query: Float[Array, "batch length heads width"]) -> bool:
         and query.dtype in (jnp.bfloat16, jnp.float16)
         and query.shape[-1] % 8 == 0
         and query.shape[-1] <= 128
+        and query.shape[1] % 2 == 0
     )
 
 
 def _attend_in_blocks(query, key, value, segment_ids):
     length = query.shape[1]
-    starts = jnp.arange(0, length, QUERY_BLOCK)
-    blocks = query.reshape(query.shape[0], -1, QUERY_BLOCK, *query.shape[2:])
+    size = next(n for n in range(QUERY_BLOCK, 0, -1) if length % n == 0)
+    starts = jnp.arange(0, length, size)
+    blocks = query.reshape(query.shape[0], -1, size, *query.shape[2:])
 
     @jax.checkpoint
     def one_block(block_and_start):

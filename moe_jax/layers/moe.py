@@ -17,8 +17,12 @@ from jaxtyping import Array, Bool, Float
 
 from moe_jax import routing
 from moe_jax.dispatch import DISPATCHERS
-from moe_jax.errors import UserError
+from moe_jax.errors import UserError, check_choice
+from moe_jax.layers.activations import ACTIVATIONS
 from moe_jax.layers.experts import ExpertBank
+from moe_jax.routing.capacity import ROUNDINGS
+
+JITTER_TARGETS = ("inputs", "logits")
 
 
 class MoELayer(nn.Module):
@@ -101,12 +105,7 @@ class MoELayer(nn.Module):
         Raises:
           UserError: the tokens cannot be cut into groups, or an option is wrong.
         """
-        routing.check_router(
-            self.router,
-            self.num_experts,
-            self.num_selected_experts,
-            self.router_options,
-        )
+        self._check()
         # Parameters do not depend on the groups: any dummy input initializes.
         wanted = 0 if self.is_initializing() else self.group_size
         size = group_size(x.shape[0], x.shape[1], wanted)
@@ -142,6 +141,18 @@ class MoELayer(nn.Module):
             **routing.router_metrics(decision, assignments, real),
         }
         return mixed.reshape(x.shape), metrics
+
+    def _check(self) -> None:
+        routing.check_router(
+            self.router,
+            self.num_experts,
+            self.num_selected_experts,
+            self.router_options,
+        )
+        check_choice("moe.dispatcher", self.dispatcher, DISPATCHERS)
+        check_choice("moe.jitter_target", self.jitter_target, JITTER_TARGETS)
+        check_choice("moe.capacity_rounding", self.capacity_rounding, ROUNDINGS)
+        check_choice("model.activation", self.activation, ACTIVATIONS)
 
     def _logits(
         self, tokens: Float[Array, "group token embed"], train: bool

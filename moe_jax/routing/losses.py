@@ -28,7 +28,8 @@ def load_balancing_loss(
 
     Args:
       routing: choices and probabilities.
-      mask: True for real tokens; padding counts in neither f nor P.
+      mask: True for real tokens; padding counts in neither f nor P. A group of
+        padding alone gives 0, and counts as a group.
       counts: choices that make up f: each token's first (`top1`: Switch, GShard)
         or all K (`topk`).
       at_balance: value of perfect balance: `one`, or `k` as in flaxformer and the

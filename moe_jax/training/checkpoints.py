@@ -76,8 +76,8 @@ class Checkpoints:
         """Starts to save `state`; it may be donated or changed on return.
 
         Finishes an earlier save first. An unfinished or damaged checkpoint of the
-        same step is replaced. A step that this object has just saved is not
-        written twice: its `extra` and `metric` are.
+        same step is replaced. A step that this object has just saved or restored
+        is not written twice: its `extra` and `metric` are.
 
         Args:
           step: training steps behind `state`; the checkpoint's name.
@@ -128,7 +128,9 @@ class Checkpoints:
         step, self._damaged = _newest_intact(self._directory)
         if step is None:
             return None
-        return _restore(self._directory, step, abstract_state)
+        restored = _restore(self._directory, step, abstract_state)
+        self._saved_step = step
+        return restored
 
     def restore_step(self, step: int, abstract_state: Any) -> tuple[Any, dict]:
         """The checkpoint of `step` as (state, extra).

@@ -1,5 +1,6 @@
 """Refuses a config that cannot work, before anything is read or compiled."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -7,6 +8,7 @@ from ml_collections import ConfigDict
 from moe_jax.dispatch import DISPATCHERS
 from moe_jax.errors import UserError
 from moe_jax.layers import ACTIVATIONS, IMPLEMENTATIONS, NORMS, group_size
+from moe_jax.layers.moe import JITTER_TARGETS
 from moe_jax.models import head_dim, parse_pattern
 from moe_jax.models.decoder import REMAT
 from moe_jax.routing import check_router
@@ -22,7 +24,7 @@ _CHOICES = {
     "model.dtype": ("float32", "bfloat16"),
     "model.remat": ("none", *REMAT),
     "moe.dispatcher": tuple(DISPATCHERS),
-    "moe.jitter_target": ("inputs", "logits"),
+    "moe.jitter_target": JITTER_TARGETS,
     "moe.capacity_rounding": tuple(ROUNDINGS),
     "moe.allocation": ORDERS,
     "loss.load_balance_counts": COUNTS,
@@ -71,7 +73,25 @@ _POSITIVE = (
     "optimizer.learning_rate",
 )
 
-_RATES = ("model.dropout", "moe.expert_dropout", "moe.jitter")
+_NOT_NEGATIVE = (
+    "moe.router_init_stddev",
+    "loss.load_balance",
+    "loss.router_z",
+    "loss.lm_z",
+    "optimizer.clip_norm",
+    "optimizer.weight_decay",
+    "optimizer.final_fraction",
+    "optimizer.adafactor.clipping_threshold",
+)
+
+_RATES = (
+    "model.dropout",
+    "moe.expert_dropout",
+    "moe.jitter",
+    "optimizer.adamw.b1",
+    "optimizer.adamw.b2",
+    "optimizer.adafactor.momentum",
+)
 
 
 def check_config(config: ConfigDict) -> None:
@@ -89,14 +109,56 @@ def check_config(config: ConfigDict) -> None:
     for field in _POSITIVE:
         if not field_value(config, field) > 0:
             _refuse(config, field, "must be positive")
+    for field in _NOT_NEGATIVE:
+        if not field_value(config, field) >= 0:
+            _refuse(config, field, "must not be negative")
     for field in _RATES:
         if not 0 <= field_value(config, field) < 1:
             _refuse(config, field, "must be at least 0 and below 1")
     _check_attention(config)
     _check_batches(config)
+    _check_schedule(config)
     kinds = parse_pattern(config.model.block_pattern, config.model.num_layers)
     if any(kind.name == "moe" for kind in kinds):
         _check_moe(config)
+
+
+def check_mesh(config: ConfigDict, mesh: Mapping[str, int]) -> None:
+    """Checks that every axis of the mesh divides what it shards.
+
+    Args:
+      config: the experiment.
+      mesh: devices along each axis, as in `jax.sharding.Mesh.shape`.
+
+    Raises:
+      UserError: one line with the field, its value and the mesh axis.
+    """
+    model, train = config.model, config.train
+    rows, width = mesh["data"] * mesh["expert"], mesh["model"]
+    microbatch = train.batch_size // train.accumulation_steps
+    sharded = [
+        ("train.batch_size / accumulation_steps", microbatch, "data x expert", rows),
+        ("train.eval_batch_size", train.eval_batch_size, "data x expert", rows),
+        ("model.num_heads", model.num_heads, "model", width),
+        ("model.num_kv_heads", model.num_kv_heads, "model", width),
+        ("model.vocab_multiple", model.vocab_multiple, "model", width),
+    ]
+    for kind in parse_pattern(model.block_pattern, model.num_layers):
+        if kind.name == "dense":
+            d_ff = kind.d_ff or model.d_ff
+            sharded.append(("hidden width of a dense layer", d_ff, "model", width))
+    if "moe" in model.block_pattern:
+        experts = config.moe.num_experts
+        sharded += [
+            ("moe.num_experts", experts, "expert", mesh["expert"]),
+            ("moe.d_ff", config.moe.d_ff, "model", width),
+        ]
+    for field, size, axis, devices in sharded:
+        if size % devices:
+            raise UserError(
+                f"{field}={size} is not divisible by the {devices} devices of the "
+                f"mesh axis {axis}"
+            )
 
 
 def field_value(config: ConfigDict, field: str) -> Any:
@@ -134,6 +196,15 @@ def _check_attention(config: ConfigDict) -> None:
         raise UserError(
             "model.attention='cudnn' needs model.dtype='bfloat16'; 'auto' takes what "
             "works"
+        )
+
+
+def _check_schedule(config: ConfigDict) -> None:
+    options = config.optimizer
+    if options.schedule == "cosine" and options.decay_steps <= options.warmup_steps:
+        raise UserError(
+            f"optimizer.decay_steps={options.decay_steps} must be more than "
+            f"optimizer.warmup_steps={options.warmup_steps}, which it includes"
         )
 
 

@@ -1,4 +1,4 @@
-"""Where a number came from: code, versions, devices, data. Names no person or host."""
+"""Where a number came from: code, versions, devices, data, and the command line."""
 
 import datetime
 import importlib.metadata

@@ -53,7 +53,7 @@ def evaluate_run(
       step: of the checkpoint; None: the newest undamaged one.
 
     Returns:
-      `step`, and for each held-out set the result of `evaluate` and gzip's bits
+      `step`, `data_fingerprint`, and for each held-out set the result of `evaluate` and gzip's bits
       per byte on the same bytes.
 
     Raises:
@@ -64,7 +64,8 @@ def evaluate_run(
     results = evaluate(experiment, experiment.eval_step(), trained.params, eval_sets)
     for label, values in results.items():
         values["gzip_bits_per_byte"] = eval_sets[label].gzip_bits_per_byte
-    return {"step": trained.step, **results}
+    fingerprint = trained.data.fingerprint
+    return {"step": trained.step, "data_fingerprint": fingerprint, **results}
 
 
 def held_out_loss(results: Mapping[str, Metrics]) -> float:

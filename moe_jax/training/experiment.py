@@ -15,6 +15,7 @@ from moe_jax.models import abstract_params, build_model
 from moe_jax.models.decoder import DecoderLM
 from moe_jax.parallel import batch_sharding, make_mesh, param_axes
 from moe_jax.training import step as steps
+from moe_jax.training.checks import check_mesh
 from moe_jax.training.optimizers import make_optimizer
 from moe_jax.training.state import (
     TrainState,
@@ -92,9 +93,10 @@ def build_experiment(config: ConfigDict, vocab_size: int) -> Experiment:
       vocab_size: the tokenizer's.
 
     Raises:
-      UserError: the mesh does not fit the devices.
+      UserError: the mesh does not fit the devices, or what it shards.
     """
     mesh = make_mesh(config)
+    check_mesh(config, mesh.shape)
     model = build_model(config, vocab_size)
     axes = param_axes(abstract_params(model))
     optimizer = make_optimizer(config, axes)

@@ -57,12 +57,13 @@ def generate(
     rows = np.tile(np.array(known, np.int32), (num_samples, 1))
     ended = np.zeros(num_samples, bool)
     key = jax.random.key(seed)
+    size = tokenizer.vocab_size
     sample = jax.jit(_next_token, static_argnums=0)
     for i in range(max_tokens):
         window = _last_tokens(rows, config.data.sequence_length)
         draw = jax.random.fold_in(key, i)
         model, params = trained.experiment.model, trained.params
-        chosen = sample(model, params, *window, temperature, draw)
+        chosen = sample(model, params, *window, temperature, draw, size)
         chosen = np.where(ended, tokenizer.eos_id, chosen)
         rows = np.concatenate([rows, chosen[:, None]], axis=1)
         ended |= chosen == tokenizer.eos_id
@@ -94,6 +95,7 @@ def _next_token(
     known: Int[Array, ""],
     temperature: Float[Array, ""],
     key: Array,
+    vocab_size: Int[Array, ""],
 ) -> Int[Array, " batch"]:
     """Draws what follows the first `known` tokens of each row."""
     places = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
@@ -108,6 +110,8 @@ def _next_token(
         rngs={"router": router_key},
     )
     last = jnp.take(logits, known - 1, axis=1)
+    is_token = jnp.arange(last.shape[-1]) < vocab_size  # the others are padding
+    last = jnp.where(is_token, last, -jnp.inf)
     drawn = jax.random.categorical(token_key, last / jnp.maximum(temperature, 1e-6))
     return jnp.where(temperature > 0, drawn, last.argmax(axis=-1))
 

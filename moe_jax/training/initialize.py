@@ -6,12 +6,25 @@ from typing import Any
 import jax
 from absl import logging
 from etils import epath
+from ml_collections import ConfigDict
 
 from moe_jax.errors import UserError
 from moe_jax.parallel import path_name
 from moe_jax.training.checkpoints import Checkpoints, load_matching
 from moe_jax.training.experiment import Experiment
+from moe_jax.training.manifest import committed_steps
 from moe_jax.training.state import TrainState
+
+
+def check_source(config: ConfigDict) -> None:
+    """Refuses an `init_from` without a checkpoint, before anything is written.
+
+    Raises:
+      UserError: there is none.
+    """
+    source = epath.Path(config.init_from) / "checkpoints"
+    if config.init_from and not committed_steps(source):
+        raise UserError(f"init_from={config.init_from}: no checkpoint in {source}")
 
 
 def initial_state(experiment: Experiment, checkpoints: Checkpoints) -> TrainState:
@@ -29,8 +42,6 @@ def initial_state(experiment: Experiment, checkpoints: Checkpoints) -> TrainStat
     source = epath.Path(config.init_from) / "checkpoints"
     if config.init_whole_state:
         restored = Checkpoints(source, 1, 0).restore_latest(experiment.abstract)
-        if restored is None:
-            raise UserError(f"init_from={config.init_from}: no checkpoint in {source}")
         logging.warning("init_from=%s: loaded the whole state", config.init_from)
         return restored[0]
     return _with_weights_of(source, experiment)

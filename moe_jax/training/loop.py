@@ -23,10 +23,10 @@ from moe_jax.data import Data, open_data
 from moe_jax.errors import UserError
 from moe_jax.parallel import make_mesh
 from moe_jax.training.checkpoints import Checkpoints
-from moe_jax.training.checks import check_config
+from moe_jax.training.checks import check_config, check_mesh
 from moe_jax.training.evaluation import evaluate, held_out_loss
 from moe_jax.training.experiment import Experiment, build_experiment
-from moe_jax.training.initialize import initial_state
+from moe_jax.training.initialize import check_source, initial_state
 from moe_jax.training.interrupt import StopRequest
 from moe_jax.training.progress import Progress
 from moe_jax.training.state import TrainState
@@ -61,9 +61,11 @@ def train(
     """
     workdir = epath.Path(workdir)
     check_config(config)
-    make_mesh(config)  # sizes that do not fit are refused before data is prepared
+    # Sizes that do not fit are refused before the data is prepared.
+    check_mesh(config, make_mesh(config).shape)
     data = open_data(config)
     experiment = build_experiment(config, data.vocab_size)
+    check_source(config)
     resumes = open_workdir(config, workdir, data.fingerprint, data.description)
 
     keep = (config.train.keep_last, config.train.keep_best)
@@ -131,12 +133,14 @@ class TrainingLoop:
             raise
         done = int(state.step)
         finished = done >= last
-        if finished and (self._held_out is None or self._held_out[0] != done):
-            self._evaluate(done, state)
-        self._save(done, state)
-        self._checkpoints.wait()
+        with self._throughput.paused():
+            if finished and (self._held_out is None or self._held_out[0] != done):
+                self._evaluate(done, state)
+            self._save(done, state)
+            self._checkpoints.wait()
+        if jax.process_index() == 0:
+            write_figures(self._workdir)
         summary = self._summarize("finished" if finished else "preempted", done)
-        write_figures(self._workdir)
         if not finished:
             self._progress.message(
                 f"{self._stop.signal.name}: saved step {done}; the same command goes on"
@@ -166,21 +170,23 @@ class TrainingLoop:
     ) -> TrainState:
         """Takes the steps up to number `last`, or until a signal comes."""
         config = self._config.train
-        pending = None
+        pending, traces = None, False
         for step in range(self._done + 1, last + 1):
-            if profile and step == profile[0]:
+            if profile and not traces and profile[0] <= step <= profile[1]:
                 jax.profiler.start_trace(str(self._workdir / "profile"))
+                traces = True
             batch = self._experiment.put_train(self._throughput.fetch(self._batches))
             state, metrics = self._step(state, batch)
             if pending:
                 self._report(*pending)
             pending = (step, metrics)
-            if profile and step == min(profile[1], last):
-                jax.block_until_ready(metrics)
-                jax.profiler.stop_trace()
             evaluates = _is_due(step, config.eval_interval)
             saves = _is_due(step, config.checkpoint_interval)
             stops = self._stop.signal is not None or step == last
+            if traces and (stops or step == profile[1]):
+                jax.block_until_ready(metrics)
+                jax.profiler.stop_trace()
+                traces = False
             if evaluates or saves or stops:
                 self._report(*pending)
                 pending = None
@@ -196,8 +202,10 @@ class TrainingLoop:
     def _report(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Fetches a step's metrics, checks the loss, and tells of them."""
         values = jax.device_get(metrics)
-        if not np.isfinite(values["loss/total"]):
-            raise DivergedError(self._divergence(step, float(values["loss/total"])))
+        # A gradient can be infinite where its loss is not: the state is lost then.
+        for name in ("loss/total", "grad_norm/all"):
+            if not np.isfinite(values[name]):
+                raise DivergedError(self._divergence(step, name, float(values[name])))
         if "router/dropped" in values:
             self._dropped.append(float(values["router/dropped"]))
         self._done = step
@@ -207,7 +215,8 @@ class TrainingLoop:
             values["memory/peak_bytes"] = peak_memory(self._step)
             self._writer.write(step, "train", values)
 
-    def _divergence(self, step: int, loss: float) -> str:
+    def _divergence(self, step: int, name: str, value: float) -> str:
+        self._checkpoints.wait()
         saved = self._checkpoints.steps()
         last = (
             f"checkpoint {saved[-1]} is the last good one"
@@ -215,7 +224,7 @@ class TrainingLoop:
             else ("there is no checkpoint yet")
         )
         return (
-            f"loss/total is {loss} at step {step}; {last} in {self._workdir}. Try a "
+            f"{name} is {value} at step {step}; {last} in {self._workdir}. Try a "
             "lower optimizer.learning_rate, more optimizer.warmup_steps, a smaller "
             "optimizer.clip_norm, or loss.router_z=1e-3, in a new workdir"
         )
@@ -236,7 +245,11 @@ class TrainingLoop:
         evaluated = self._held_out is not None and self._held_out[0] == step
         metric = held_out_loss(self._held_out[1]) if evaluated else None
         extra = {
-            "data": {"step": step, "fingerprint": self._data.fingerprint},
+            "data": {
+                "step": step,
+                "fingerprint": self._data.fingerprint,
+                "tokenizer": self._data.tokenizer.fingerprint,
+            },
             "config": self._config.to_dict(),
         }
         self._checkpoints.save(step, state, extra, metric)

@@ -81,14 +81,21 @@ class _Clock:
 
 
 def peak_memory(compiled: Any) -> int:
-    """Bytes that a compiled step needs on one device.
+    """Most bytes that this process has held on its first device.
 
-    The device's own record where it keeps one; else (CPU) XLA's account of
-    arguments, results and temporaries.
+    Where the device keeps no record (CPU), what the compiled step needs.
     """
     stats = jax.local_devices()[0].memory_stats()
     if stats and "peak_bytes_in_use" in stats:
         return stats["peak_bytes_in_use"]
+    return step_memory(compiled)
+
+
+def step_memory(compiled: Any) -> int:
+    """Bytes a compiled step needs on one device, by XLA's account.
+
+    Arguments, results that do not overwrite them, and temporaries.
+    """
     memory = compiled.memory_analysis()
     return (
         memory.argument_size_in_bytes

@@ -2,10 +2,12 @@
 
 from typing import Any, NamedTuple
 
+from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
 from moe_jax.data import Data, open_data
+from moe_jax.errors import UserError
 from moe_jax.training.checkpoints import load_params
 from moe_jax.training.checks import check_config
 from moe_jax.training.experiment import Experiment, build_experiment
@@ -31,11 +33,25 @@ def load_trained(
       step: of the checkpoint; None: the newest undamaged one.
 
     Raises:
-      UserError: there is no such checkpoint, or it does not fit `config`.
+      UserError: there is no such checkpoint, or it does not fit `config`, or was
+        trained with another tokenizer. Other data is only warned of.
     """
     check_config(config)
     data = open_data(config)
     experiment = build_experiment(config, data.vocab_size)
     directory = epath.Path(workdir) / "checkpoints"
     params, manifest = load_params(directory, experiment.abstract.params, step)
+    trained_on = manifest.extra["data"]
+    if trained_on["tokenizer"] != data.tokenizer.fingerprint:
+        raise UserError(
+            f"{workdir} was trained with tokenizer {trained_on['tokenizer'][:12]}, not "
+            f"with this {data.tokenizer.kind} one, {data.tokenizer.fingerprint[:12]}"
+        )
+    if trained_on["fingerprint"] != data.fingerprint:
+        logging.warning(
+            "%s was trained on other data (%s) than is here now (%s)",
+            workdir,
+            trained_on["fingerprint"][:12],
+            data.fingerprint[:12],
+        )
     return Trained(experiment, data, params, manifest.step)

@@ -7,6 +7,7 @@ import pathlib
 import signal
 import threading
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -196,3 +197,45 @@ def test_a_profile_names_the_phases_of_the_sparse_layer(folder):
     content = trace.read_bytes()
     for scope in (b"router", b"dispatch", b"experts", b"combine"):
         assert scope in content
+
+
+@pytest.mark.parametrize("window", [(1, 2), (4, 9), (50, 60)])
+def test_a_profile_window_that_the_run_does_not_fill_stops_nothing(folder, window):
+    workdir = folder / f"profiled_{window[0]}"
+    changes = {"train__eval_interval": 0, "train__checkpoint_interval": 2}
+    loop.train(tiny.config(folder, train__num_steps=2, **changes), workdir)
+    config = tiny.config(folder, train__num_steps=5, **changes)
+    assert loop.train(config, workdir, profile=window)["step"] == 5
+    traced = any((workdir / "profile").rglob("*.xplane.pb"))
+    assert traced == (window == (4, 9))
+
+
+def test_an_init_from_without_a_checkpoint_leaves_no_run_behind(folder):
+    workdir = folder / "from_nowhere"
+    config = tiny.config(folder, init_from=str(folder / "nowhere"))
+    with pytest.raises(UserError, match=r"init_from=.*: no checkpoint in"):
+        loop.train(config, workdir)
+    assert not workdir.exists()
+
+
+def test_an_infinite_gradient_under_a_finite_loss_is_not_saved(folder):
+    workdir = folder / "infinite_gradient"
+    config = tiny.config(folder)
+    original = loop.TrainingLoop.compile
+
+    def compile_and_spoil(self):
+        step = original(self)
+
+        def spoiled(state, batch):
+            state, metrics = step(state, batch)
+            return state, metrics | {"grad_norm/all": jnp.float32(jnp.inf)}
+
+        self._step = spoiled
+        return step
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.TrainingLoop, "compile", compile_and_spoil)
+        patch.setattr(loop, "peak_memory", lambda compiled: 0)
+        with pytest.raises(loop.DivergedError, match="grad_norm/all is inf at step 1"):
+            loop.train(config, workdir)
+    assert not any((workdir / "checkpoints").glob("*"))

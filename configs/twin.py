@@ -38,7 +38,9 @@ def twin_width(config: ConfigDict, match: str, count_padding: bool = False) -> i
     if match == "total_params":
         return moe.num_experts * moe.d_ff
     if match != "active_flops":
-        raise ValueError(f"match={match!r} is unknown; choose from {', '.join(MATCHES)}")
+        raise ValueError(
+            f"match={match!r} is unknown; choose from {', '.join(MATCHES)}"
+        )
     width = moe.num_selected_experts * moe.d_ff
     if not count_padding:
         return width

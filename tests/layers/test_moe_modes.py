@@ -9,8 +9,6 @@ from moe_jax.errors import UserError
 from moe_jax.layers import MoELayer, group_size
 from tests.reference import router_losses, routing
 
-pytestmark = pytest.mark.fast
-
 BATCH, LENGTH, WIDTH = 2, 8, 5
 
 
@@ -106,6 +104,7 @@ def test_training_with_noise_needs_keys(fields):
         apply(layer, start(layer), train=True)
 
 
+@pytest.mark.fast
 def test_router_computes_in_float32_on_bfloat16_features():
     layer = layer_of(dtype=jnp.bfloat16, eval_capacity_factor=1.0)
     x = features(jnp.bfloat16)
@@ -139,6 +138,7 @@ def test_bfloat16_layer_is_near_the_float32_one():
         np.testing.assert_allclose(others[name], value, rtol=1e-6, err_msg=name)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("batch", "length", "wanted", "size"),
     [(2, 8, 0, 8), (2, 8, 16, 16), (2, 8, 4, 4), (3, 4, 6, 6)],
@@ -154,6 +154,7 @@ def test_tokens_that_cannot_be_grouped_are_refused():
         layer.apply(variables, features(), train=False)
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

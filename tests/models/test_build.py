@@ -11,8 +11,6 @@ from moe_jax.models import abstract_params, build_model, init_params
 from moe_jax.parallel import STACKING_AXES, param_axes, path_name
 from tests.models.tiny import VOCABULARY, tiny_config
 
-pytestmark = pytest.mark.fast
-
 
 def abstract(changes=None):
     return abstract_params(build_model(tiny_config(changes), VOCABULARY))
@@ -23,6 +21,7 @@ def shapes_of(params):
     return {path_name(path): leaf.shape for path, leaf in leaves}
 
 
+@pytest.mark.fast
 def test_parameters_have_their_names_and_shapes():
     shapes = shapes_of(abstract({"model.activation": "swiglu"}))
     sparse, dense = "blocks/layer_1/ffn", "blocks/layer_0/ffn"
@@ -48,6 +47,7 @@ def test_parameters_have_their_names_and_shapes():
     )
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("activation", "norm", "tied"),
     [
@@ -80,11 +80,13 @@ def test_every_parameter_has_logical_axes_of_its_rank(activation, norm, tied):
         )
 
 
+@pytest.mark.fast
 def test_all_parameters_are_float32_whatever_the_compute_dtype():
     leaves = jax.tree.leaves(abstract({"model.dtype": "bfloat16"}))
     assert {leaf.dtype for leaf in leaves} == {np.dtype("float32")}
 
 
+@pytest.mark.fast
 def test_tied_models_have_no_head():
     assert "head" not in abstract()
     untied = abstract({"model.tied_embeddings": False})

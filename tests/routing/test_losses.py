@@ -24,8 +24,6 @@ from tests.routing.cases import (
 )
 from tests.routing.test_allocate import TOP1, TOP2, golden_routing
 
-pytestmark = pytest.mark.fast
-
 VARIANTS = tuple(itertools.product(COUNTS, AT_BALANCE, SCOPES))
 
 _z_loss = jax.jit(router_z_loss)
@@ -39,6 +37,7 @@ def every_load_balancing_loss(routing, mask):
     ]
 
 
+@pytest.mark.fast
 @given(seeds, shapes)
 def test_load_balancing_loss_equals_a_loop_over_tokens(seed, shape):
     routing, mask = random_routing(seed, shape), random_mask(seed, shape)
@@ -53,6 +52,7 @@ def test_load_balancing_loss_equals_a_loop_over_tokens(seed, shape):
         np.testing.assert_allclose(loss, expected, rtol=1e-5, err_msg=str(variant))
 
 
+@pytest.mark.fast
 @given(seeds, shapes)
 def test_z_loss_equals_a_loop_over_tokens(seed, shape):
     logits, mask = random_logits(seed, shape), random_mask(seed, shape)
@@ -60,6 +60,7 @@ def test_z_loss_equals_a_loop_over_tokens(seed, shape):
     np.testing.assert_allclose(_z_loss(logits, mask), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.fast
 @given(seeds, shapes)
 def test_padding_counts_in_no_loss(seed, shape):
     routing, other = random_routing(seed, shape), random_routing(seed + 1, shape)
@@ -124,6 +125,7 @@ def test_groups_balanced_only_together_are_balanced_globally_alone():
     assert load_balancing_loss(routing, mask, scope="global") == 1
 
 
+@pytest.mark.fast
 def test_a_batch_of_padding_costs_nothing():
     routing, mask = random_routing(0, SHAPES[1]), np.zeros((2, 7), bool)
     np.testing.assert_array_equal(every_load_balancing_loss(routing, mask), 0)
@@ -176,6 +178,7 @@ def test_gradients_equal_finite_differences():
         np.testing.assert_allclose((gradient * direction).sum(), slope, rtol=1e-4)
 
 
+@pytest.mark.fast
 def test_load_balancing_loss_equals_flaxformers_golden_numbers():
     probs = [
         [0.3549051, 0.6041991],

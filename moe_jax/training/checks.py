@@ -206,6 +206,11 @@ def _check_schedule(config: ConfigDict) -> None:
             f"optimizer.decay_steps={options.decay_steps} must be more than "
             f"optimizer.warmup_steps={options.warmup_steps}, which it includes"
         )
+    if options.schedule == "rsqrt" and options.warmup_steps < 1:
+        raise UserError(
+            f"optimizer.warmup_steps={options.warmup_steps} must be at least 1 for "
+            "optimizer.schedule='rsqrt', which falls from there"
+        )
 
 
 def _check_batches(config: ConfigDict) -> None:

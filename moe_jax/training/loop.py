@@ -30,12 +30,15 @@ from moe_jax.training.initialize import check_source, initial_state
 from moe_jax.training.interrupt import StopRequest
 from moe_jax.training.progress import Progress
 from moe_jax.training.state import TrainState
-from moe_jax.training.throughput import Throughput, peak_memory
+from moe_jax.training.throughput import Throughput, peak_memory, step_memory
 from moe_jax.training.workdir import open_workdir
 from moe_jax.training.writers import MetricWriter, read_summary
 
 # The summary's fraction of dropped choices is the mean over this many steps.
 _RECENT_STEPS = 50
+
+# What is fetched of every step; the rest only of those that are logged.
+_WATCHED = {"loss/total", "loss/cross_entropy", "grad_norm/all", "router/dropped"}
 
 
 class DivergedError(UserError):
@@ -155,6 +158,7 @@ class TrainingLoop:
             .lower(self._experiment.abstract, self._experiment.abstract_batch())
             .compile()
         )
+        self._step_memory = step_memory(self._step)  # tens of milliseconds: once
         self._batches = self._data.train_batches(
             self._done, jax.process_index(), jax.process_count()
         )
@@ -201,6 +205,9 @@ class TrainingLoop:
 
     def _report(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Fetches a step's metrics, checks the loss, and tells of them."""
+        logs = _is_due(step, self._config.train.log_interval)
+        if not logs:
+            metrics = {name: metrics[name] for name in _WATCHED & metrics.keys()}
         values = jax.device_get(metrics)
         # A gradient can be infinite where its loss is not: the state is lost then.
         for name in ("loss/total", "grad_norm/all"):
@@ -210,9 +217,9 @@ class TrainingLoop:
             self._dropped.append(float(values["router/dropped"]))
         self._done = step
         self._progress.update(step, values)
-        if _is_due(step, self._config.train.log_interval):
+        if logs:
             values |= self._throughput.read()
-            values["memory/peak_bytes"] = peak_memory(self._step)
+            values["memory/peak_bytes"] = peak_memory() or self._step_memory
             self._writer.write(step, "train", values)
 
     def _divergence(self, step: int, name: str, value: float) -> str:

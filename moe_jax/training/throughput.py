@@ -80,15 +80,13 @@ class _Clock:
         self.waited = 0.0
 
 
-def peak_memory(compiled: Any) -> int:
+def peak_memory() -> int | None:
     """Most bytes that this process has held on its first device.
 
-    Where the device keeps no record (CPU), what the compiled step needs.
+    None where the device keeps no record (CPU).
     """
     stats = jax.local_devices()[0].memory_stats()
-    if stats and "peak_bytes_in_use" in stats:
-        return stats["peak_bytes_in_use"]
-    return step_memory(compiled)
+    return stats.get("peak_bytes_in_use") if stats else None
 
 
 def step_memory(compiled: Any) -> int:

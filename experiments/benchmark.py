@@ -25,6 +25,9 @@ _SUITE = flags.DEFINE_enum("suite", "step", ["step", "loop"], "What to time.")
 _TWIN = flags.DEFINE_enum(
     "twin", "active_flops", list(MATCHES), "What the dense twin has in common."
 )
+_COUNT_PADDING = flags.DEFINE_bool(
+    "count_padding", False, "Let the twin's active FLOPs match all slots, empty or not."
+)
 _ROUNDS = flags.DEFINE_integer("rounds", 10, "Timed rounds.", lower_bound=1)
 _STEPS = flags.DEFINE_integer(
     "steps_per_round", 50, "Train steps in a round of --suite=loop.", lower_bound=1
@@ -38,7 +41,8 @@ def main(argv: Sequence[str]) -> None:
     if _SUITE.value == "step":
         from moe_jax.benchmarks.step import benchmark_step
 
-        result = benchmark_step(config, dense_twin(config, _TWIN.value), _ROUNDS.value)
+        twin = dense_twin(config, _TWIN.value, _COUNT_PADDING.value)
+        result = benchmark_step(config, twin, _ROUNDS.value)
     else:
         from moe_jax.benchmarks.loop import benchmark_loop
 

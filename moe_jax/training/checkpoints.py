@@ -53,7 +53,7 @@ class Checkpoints:
                 f"keep_last={keep_last}, keep_best={keep_best}: keep at least the "
                 "last checkpoint (keep_last>=1, keep_best>=0)"
             )
-        self._directory = epath.Path(directory)
+        self._directory = _absolute(directory)
         self._keep_last, self._keep_best = keep_last, keep_best
         self._committer = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
         self._pending: concurrent.futures.Future | None = None
@@ -261,7 +261,7 @@ def load_params(
     Raises:
       UserError: no such checkpoint, damaged, or other tensors in it.
     """
-    directory = epath.Path(directory)
+    directory = _absolute(directory)
     if step is None:
         step = _some_intact(directory)
     else:
@@ -286,7 +286,7 @@ def load_matching(directory: epath.PathLike, abstract: Any) -> dict[str, jax.Arr
     Raises:
       UserError: no checkpoint there.
     """
-    directory = epath.Path(directory)
+    directory = _absolute(directory)
     step = _some_intact(directory)
     saved = manifests.read_manifest(directory, step).tree
     wanted = manifests.describe_tree(abstract)
@@ -368,6 +368,12 @@ def _check_intact(directory: epath.Path, step: int) -> None:
         raise UserError(
             f"damaged checkpoint: {error}; others in {directory}: {others}"
         ) from error
+
+
+def _absolute(directory: epath.PathLike) -> epath.Path:
+    """Orbax refuses relative paths; a URL such as gs://... is none."""
+    path = epath.Path(directory)
+    return path if "://" in str(directory) else path.absolute()
 
 
 def _placed(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

@@ -115,6 +115,18 @@ def test_restores_the_newest_with_its_extra(two_saved):
     assert extra == {"position": 1}
 
 
+def test_relative_folder_saves_and_loads(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with Checkpoints("runs/a", keep_last=1, keep_best=0) as checkpoints:
+        checkpoints.save(1, make_state(1), {})
+    state = make_state(1)
+    restored = Checkpoints("runs/a", 1, 0).restore_latest(abstract(state))
+    assert_same_bits(restored[0], state)
+    params, _ = load_params("runs/a", abstract(state.params))
+    assert_same_bits(params, state.params)
+    assert load_matching("runs/a", {"params": abstract(state.params)})
+
+
 def test_nothing_saved_restores_nothing(tmp_path):
     with Checkpoints(tmp_path / "none", keep_last=1, keep_best=0) as checkpoints:
         assert checkpoints.restore_latest(abstract(make_state(0))) is None

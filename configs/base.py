@@ -63,25 +63,45 @@ def _moe() -> ConfigDict:
     moe = ConfigDict()
     moe.num_experts = 8  # E
     moe.num_selected_experts = 1  # K
+    moe.num_shared_experts = 0  # visited by every token, beside the K
     moe.d_ff = 512  # F of one expert
     moe.router = "switch"  # a name of moe_jax.routing.ROUTERS
     moe.router_options = ConfigDict()  # keyword arguments of that router
+    moe.router_net = "linear"  # linear, mlp, cosine
+    moe.router_hidden = 64  # hidden width of mlp and cosine
     moe.router_init_stddev = 0.02  # normal
+    moe.router_frozen = False  # keep the initial, random router
+    moe.router_input_dropout = 0.0  # rate on the router's inputs, in training
     moe.jitter = 0.0  # multiplicative noise U[1-j, 1+j] in training
     moe.jitter_target = "inputs"  # inputs, logits (of the router)
-    moe.dispatcher = "gather"  # gather, einsum
+    # What the router sees of a token: token, prefix (mean of its document so far),
+    # sentence (mean of its document: sees the future), task (a task's embedding).
+    moe.routing_unit = "token"
+    moe.num_tasks = 1  # embeddings of routing_unit "task"
+    moe.dispatcher = "gather"  # gather, einsum; dropless ignores capacity
+    moe.grouped_matmul = "auto"  # of dropless: auto, ragged_dot, tokamax, blocks
     moe.group_size = 0  # S: tokens that compete for slots; 0: one sequence
     moe.train_capacity_factor = 1.25
     moe.eval_capacity_factor = 2.0
-    # C = round(factor * S * (K if capacity_times_k) / E), at least min_capacity
-    # and at most S.
+    # C = round(factor * S * (K if capacity_times_k) / E), up to the next multiple,
+    # at least min_capacity and at most S.
     moe.capacity_times_k = True
     moe.capacity_rounding = "ceil"  # ceil, floor, nearest (half to even)
+    moe.capacity_multiple = 1  # slots
     moe.min_capacity = 4  # slots
-    moe.allocation = "choice_major"  # choice_major, token_major
+    # Who comes first: choice_major, token_major, batch_priority, probability,
+    # random.
+    moe.allocation = "choice_major"
+    moe.overflow = "drop"  # drop, reroute (to the next best expert with room)
+    moe.reroute_tries = 4  # next best experts that a choice without slot tries
+    moe.renormalize_kept = False  # divide gates by their sum after dropping
     moe.mask_padding = True  # padding takes no slot and no part in the losses
     moe.expert_dropout = 0.0  # rate on the experts' hidden activations
     moe.init_scale = 0.1  # variance of an expert kernel times its fan-in
+    # Of routers with a bias that no gradient reaches (loss_free), once a step.
+    moe.bias_update_rate = 1e-3
+    moe.bias_update = "sign"  # sign, proportional
+    moe.allow_future = False  # routers in a decoder that see later tokens
     return moe
 
 
@@ -90,8 +110,16 @@ def _loss() -> ConfigDict:
     loss.load_balance = 0.01  # weight
     loss.load_balance_counts = "top1"  # top1, topk: choices that count as load
     loss.load_balance_at_balance = "one"  # one, k: the loss of perfect balance
-    loss.load_balance_scope = "group"  # group; global: the whole (micro)batch
+    loss.load_balance_scope = "group"  # group, sequence; global: the (micro)batch
+    loss.importance = 0.0  # weight of CV^2 of the experts' summed gates
+    loss.importance_on = "gates"  # gates, probs
+    loss.load = 0.0  # weight of CV^2 of the smooth load (noisy_topk)
     loss.router_z = 0.0  # weight
+    loss.router_max_z = 0.0  # weight of the squared largest router logit
+    loss.router_entropy = 0.0  # weight of a token's entropy; positive: decide
+    loss.usage_variance = 0.0  # weight of the variance of the mean probabilities
+    loss.usage_entropy = 0.0  # weight of ln E minus the entropy of those
+    loss.thresholds = 0.0  # weight of the threshold loss (batchwise)
     loss.lm_z = 0.0  # weight of the squared log-partition of the LM head
     loss.layer_reduction = "mean"  # mean, sum of router losses over MoE layers
     return loss

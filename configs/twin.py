@@ -21,10 +21,11 @@ def dense_twin(
       match: what the two models have in common.
         `active_flops`: the FFN is K times as wide as one expert, so that a token
         meets as many multiplications as in its K experts (the router's own D*E
-        are left out). `total_params`: E times as wide as one expert.
+        are left out). `total_params`: E times as wide as one expert. Shared
+        experts count as they are in both.
       count_padding: for `active_flops`, count the slots that exist rather than
-        the choices that fill them: the width is multiplied by the train capacity
-        factor.
+        the choices that fill them: the routed width is multiplied by the train
+        capacity factor. Dropless experts have no empty slots.
 
     Raises:
       ValueError: `match` is unknown.
@@ -35,17 +36,18 @@ def dense_twin(
 def twin_width(config: ConfigDict, match: str, count_padding: bool = False) -> int:
     """Hidden width of the dense FFN that stands in for a sparse layer."""
     moe = config.moe
+    shared = moe.num_shared_experts * moe.d_ff
     if match == "total_params":
-        return moe.num_experts * moe.d_ff
+        return moe.num_experts * moe.d_ff + shared
     if match != "active_flops":
         raise ValueError(
             f"match={match!r} is unknown; choose from {', '.join(MATCHES)}"
         )
     width = moe.num_selected_experts * moe.d_ff
-    if not count_padding:
-        return width
+    if not count_padding or moe.dispatcher == "dropless":
+        return width + shared
     times_k = 1 if moe.capacity_times_k else moe.num_selected_experts
-    return round(width * moe.train_capacity_factor / times_k)
+    return round(width * moe.train_capacity_factor / times_k) + shared
 
 
 def twin_of(config: ConfigDict, width: int) -> ConfigDict:

@@ -32,10 +32,10 @@ def main(argv: Sequence[str]) -> None:
 
     # Counting needs no accelerator, and must not take one from a running job.
     jax.config.update("jax_platforms", "cpu")
-    from moe_jax.analysis import describe
+    from moe_jax.analysis import describe, router_list
 
     if _ROUTERS.value:
-        facts, table = describe.routers(), describe.routers_table()
+        facts, table = router_list.routers(), router_list.routers_table()
     else:
         config = command.read_config(_CONFIG)
         described = describe.describe_with_twin(config, _TWIN.value)

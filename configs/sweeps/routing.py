@@ -14,14 +14,15 @@ Arms:
 """
 
 from configs import twin
+from configs.overrides import router
 
 BASELINE = "dense"
 
 
 def get_sweep(config):
     """Returns arm name -> overrides of `config`."""
-    switch = _router(config, "switch", num_selected=1)
-    gshard = _router(config, "gshard", num_selected=2)
+    switch = router("switch", 1)
+    gshard = router("gshard", 2)
     dense = twin.twin_pattern(config.model.block_pattern, config.moe.d_ff)
     return {
         "dense": {**switch, "model.block_pattern": dense},
@@ -29,11 +30,3 @@ def get_sweep(config):
         "gshard_top2": gshard,
         "top2_same_flops": {**gshard, "moe.d_ff": config.moe.d_ff // 2},
     }
-
-
-def _router(config, name, num_selected):
-    """Overrides that choose a router; options of another one do not fit it."""
-    overrides = {"moe.router": name, "moe.num_selected_experts": num_selected}
-    if config.moe.router != name:
-        overrides["moe.router_options"] = {}
-    return overrides

@@ -22,6 +22,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from moe_jax.dispatch import DISPATCHERS
 from moe_jax.models import head_dim
 from moe_jax.routing import expert_capacity
 
@@ -37,7 +38,7 @@ PARTS = (
 )
 
 # Names of parameters that multiply a token's features.
-_MATRICES = ("kernel", "wi", "wg", "wo")
+_MATRICES = ("kernel", "hidden_kernel", "noise_kernel", "wi", "wg", "wo")
 _TRAINING_PASSES = 3
 
 
@@ -195,12 +196,18 @@ def capacity(config: ConfigDict, train: bool) -> int:
         moe.train_capacity_factor if train else moe.eval_capacity_factor,
         times_k=moe.capacity_times_k,
         rounding=moe.capacity_rounding,
+        multiple=moe.capacity_multiple,
         minimum=moe.min_capacity,
     )
 
 
 def _slots_per_token(config: ConfigDict) -> float:
-    """E * C / S: expert applications per token when every slot is computed."""
+    """E * C / S: expert applications per token when every slot is computed.
+
+    K where the dispatcher has no slots.
+    """
+    if not DISPATCHERS[config.moe.dispatcher].has_slots:
+        return config.moe.num_selected_experts
     return _e(config) * capacity(config, train=True) / tokens_per_group(config)
 
 

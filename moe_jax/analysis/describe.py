@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from ml_collections import ConfigDict
 from rich.table import Table
@@ -15,9 +14,9 @@ from moe_jax.data.tokenizers import open_tokenizer
 from moe_jax.errors import UserError
 from moe_jax.models import abstract_params, build_model, padded_vocab
 from moe_jax.parallel import param_axes
-from moe_jax.routing import ROUTERS, router_options
 from moe_jax.training.checks import check_config
 from moe_jax.training.optimizers import make_optimizer
+from moe_jax.training.sparse_checks import sparse_causality
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +34,7 @@ class Description:
       tokens_per_step: of the whole batch.
       training_flops: FLOPs of the whole run, `flops.training` for every token.
       state_bytes: see `accounting.state_bytes`.
+      causality: whether tokens see later ones: `causal`, `drops` or `future`.
     """
 
     block_pattern: tuple[str, ...]
@@ -47,6 +47,7 @@ class Description:
     tokens_per_step: int
     training_flops: int
     state_bytes: Mapping[str, int]
+    causality: str
 
 
 def vocab_size(config: ConfigDict) -> int:
@@ -85,6 +86,7 @@ def describe(config: ConfigDict) -> Description:
         tokens_per_step=tokens_per_step,
         training_flops=flops.training * tokens_per_step * config.train.num_steps,
         state_bytes=accounting.state_bytes(params, optimizer),
+        causality=sparse_causality(config),
     )
 
 
@@ -106,43 +108,13 @@ def describe_with_twin(config: ConfigDict, match: str = "") -> dict[str, Descrip
 
 def to_table(described: Mapping[str, Description]) -> Table:
     """One column per description."""
-    table = _table("", *described)
+    table = make_table("", *described)
     for section, rows in _sections(list(described.values())):
         table.add_row(f"[bold]{section}[/bold]")
         for name, cells in rows:
             table.add_row(f"  {name}", *cells)
         table.add_section()
     return table
-
-
-def routers_table() -> Table:
-    """The routers there are, with their options."""
-    table = _table("router", "K", "options (defaults)", "what it does")
-    for column in table.columns:
-        column.justify = "left"
-    for name, router in ROUTERS.items():
-        options = [f"{k}={v!r}" for k, v in router_options(name).items()]
-        table.add_row(
-            name,
-            str(router.num_selected or "any"),
-            "\n".join(options) or "-",
-            router.function.__doc__.splitlines()[0],
-        )
-        table.add_section()
-    return table
-
-
-def routers() -> list[dict[str, Any]]:
-    """The routers there are, JSON-able."""
-    return [
-        {
-            "name": name,
-            "num_selected": router.num_selected,
-            "summary": router.function.__doc__.splitlines()[0],
-            "options": router_options(name),
-        }
-        for name, router in ROUTERS.items()
-    ]
 
 
 def _sections(described: Sequence[Description]):
@@ -211,11 +183,13 @@ def _sections(described: Sequence[Description]):
         [
             row("tokens per step", lambda one: one.tokens_per_step),
             row("FLOPs, training", lambda one: one.training_flops, "{:.3g}".format),
+            row("causality of routing", lambda one: one.causality, str),
         ],
     )
 
 
-def _table(*names: str) -> Table:
+def make_table(*names: str) -> Table:
+    """A plain table; the first column is the rows' names."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(names):
         table.add_column(name, justify="right" if index else "left", no_wrap=index == 0)

@@ -85,7 +85,8 @@ def random_batch(config: ConfigDict) -> dict[str, np.ndarray]:
     draw = np.random.default_rng(config.seed)
     ids = draw.integers(0, vocab_size(config), (shape[0], shape[1] + 1), np.int32)
     places = np.arange(shape[1], dtype=np.int32)
-    return {
+    tasks = {"task_ids": np.zeros(shape, np.int32)}
+    return (tasks if len(config.data.mixture) > 1 else {}) | {
         "tokens": ids[:, :-1],
         "targets": ids[:, 1:],
         "segment_ids": np.ones(shape, np.int32),

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from moe_jax.data.objectives import Batch, causal
+from moe_jax.data.objectives import Batch, causal, with_task
 from moe_jax.data.packing import Rows
 from moe_jax.data.rows import PackedRows, decode_rows
 from moe_jax.data.tokenizers import Tokenizer
@@ -30,6 +30,7 @@ class EvalSet:
       batch_size: rows of a batch.
       num_batches: how many batches at most.
       isolate_documents: see `objectives.causal`.
+      task: index of the source among several; None: there is one.
     """
 
     label: str
@@ -38,6 +39,7 @@ class EvalSet:
     batch_size: int
     num_batches: int
     isolate_documents: bool
+    task: int | None = None
 
     def batches(self) -> list[Batch]:
         """Batches of `batch_size` rows; the last is filled up with padding.
@@ -68,7 +70,7 @@ class EvalSet:
         rows = decode_rows([source[int(index)] for index in chosen])
         missing = -len(chosen) % self.batch_size
         rows = Rows(*(np.pad(array, [(0, missing), (0, 0)]) for array in rows))
-        return tuple(
+        batches = (
             causal(
                 rows.tokens[start : start + self.batch_size],
                 rows.segments[start : start + self.batch_size],
@@ -76,6 +78,10 @@ class EvalSet:
             )
             for start in range(0, len(rows.tokens), self.batch_size)
         )
+        if self.task is None:
+            return tuple(batches)
+        tasks = [self.task] * self.batch_size
+        return tuple(with_task(batch, tasks) for batch in batches)
 
     @functools.cached_property
     def _bytes(self) -> bytes:

@@ -1,5 +1,7 @@
 """What a model is asked of a row of tokens."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 Batch = dict[str, np.ndarray]
@@ -34,6 +36,13 @@ def causal(tokens: np.ndarray, segments: np.ndarray, isolate_documents: bool) ->
         "positions": _positions(segment_ids),
         "weights": counts.astype(np.float32),
     }
+
+
+def with_task(batch: Batch, tasks: Sequence[int]) -> Batch:
+    """The batch with `task_ids` [B, L], the task of each row at all its tokens."""
+    column = np.asarray(tasks, np.int32)[:, None]
+    ids = np.broadcast_to(column, batch["tokens"].shape)
+    return batch | {"task_ids": np.ascontiguousarray(ids)}
 
 
 def _positions(segment_ids: np.ndarray) -> np.ndarray:

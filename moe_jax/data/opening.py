@@ -93,8 +93,9 @@ def open_data(config: ConfigDict) -> Data:
             batch_size=config.train.eval_batch_size,
             num_batches=config.train.eval_batches,
             isolate_documents=data.isolate_documents,
+            task=task if len(parts) > 1 else None,
         )
-        for part, own in zip(parts, rows, strict=True)
+        for task, (part, own) in enumerate(zip(parts, rows, strict=True))
     }
     return Data(
         tokenizer=tokenizer,

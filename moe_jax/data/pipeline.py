@@ -7,10 +7,11 @@ processes there are, and any step can be reached without reading those before.
 
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import grain
 
-from moe_jax.data.objectives import Batch, causal
+from moe_jax.data.objectives import Batch, causal, with_task
 from moe_jax.data.rows import PackedRows, decode_rows
 from moe_jax.errors import UserError
 
@@ -36,9 +37,19 @@ class ProcessPart(grain.MapDataset):
         rows = min(len(self._parent), sys.maxsize // 2)
         return rows // self._batch_size * self._part_size
 
-    def __getitem__(self, index: int) -> bytes:
+    def __getitem__(self, index: int) -> Any:
         batch, row = divmod(index, self._part_size)
         return self._parent[batch * self._batch_size + self._offset + row]
+
+
+class _Tag(grain.transforms.Map):
+    """A row, and the index of its source."""
+
+    def __init__(self, task: int):
+        self._task = task
+
+    def map(self, row: bytes) -> tuple[bytes, int]:
+        return row, self._task
 
 
 def check_process_count(batch_size: int, process_count: int) -> None:
@@ -75,7 +86,8 @@ def train_batches(
 
     Returns:
       An iterator with a `close` method; batches have
-      `batch_size / process_count` rows.
+      `batch_size / process_count` rows, and of several sources `task_ids`, the
+      index of each row's source.
     """
     check_process_count(batch_size, process_count)
     datasets = [
@@ -84,11 +96,15 @@ def train_batches(
     ]
     rows = datasets[0]
     if len(datasets) > 1:
-        rows = grain.MapDataset.mix(datasets, weights)
+        tagged = [rows.map(_Tag(task)) for task, rows in enumerate(datasets)]
+        rows = grain.MapDataset.mix(tagged, weights)
     part = ProcessPart(rows, batch_size, process_index, process_count)
 
-    def batch(records: Sequence[bytes]) -> Batch:
-        return causal(*decode_rows(list(records)), isolate_documents)
+    def batch(records: Sequence[Any]) -> Batch:
+        if len(datasets) == 1:
+            return causal(*decode_rows(list(records)), isolate_documents)
+        rows, tasks = zip(*records, strict=True)
+        return with_task(causal(*decode_rows(list(rows)), isolate_documents), tasks)
 
     batches = part.batch(batch_size // process_count, batch_fn=list).map(batch)
     return iter(batches[start_step:].to_iter_dataset(_READ_OPTIONS))

@@ -1,30 +1,41 @@
 """Dispatch: ways to move tokens to experts and back, one contract, one result.
 
-A dispatcher is a pair of functions. `dispatch(assignments, tokens)` fills the
-experts' buffers `[expert, group, slot, embed]`; `combine(assignments, outputs)`
-returns each token's weighted sum `[group, token, embed]`, with weights in the
-dtype of the outputs.
+A dispatcher is a pair of functions. `dispatch(assignments, tokens)` returns what
+the expert bank eats: buffers `[expert, group, slot, embed]`, or `Grouped` rows where
+experts have no slots. The bank answers in kind, and `combine(assignments, outputs)`
+returns each token's weighted sum `[group, token, embed]`, with weights in the dtype
+of the outputs. All serve both orders of entries, token choice and expert choice.
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxtyping import Array
 
-from moe_jax.dispatch import einsum, gather
+from moe_jax.dispatch import dropless, einsum, gather
+from moe_jax.dispatch.grouped import Grouped
 from moe_jax.routing.types import Assignments
 
 
 class Dispatcher(NamedTuple):
-    """One way to move tokens."""
+    """One way to move tokens.
 
-    dispatch: Callable[[Assignments, Array], Array]
-    combine: Callable[[Assignments, Array], Array]
+    Attributes:
+      dispatch: tokens to expert inputs.
+      combine: expert outputs to tokens.
+      has_slots: experts have a static number of slots, and may drop; otherwise
+        they take all that comes.
+    """
+
+    dispatch: Callable[[Assignments, Array], Array | Grouped]
+    combine: Callable[[Assignments, Any], Array]
+    has_slots: bool = True
 
 
 DISPATCHERS: Mapping[str, Dispatcher] = {
     "einsum": Dispatcher(einsum.dispatch, einsum.combine),
     "gather": Dispatcher(gather.dispatch, gather.combine),
+    "dropless": Dispatcher(dropless.dispatch, dropless.combine, has_slots=False),
 }
 
-__all__ = ["DISPATCHERS", "Dispatcher"]
+__all__ = ["DISPATCHERS", "Dispatcher", "Grouped"]

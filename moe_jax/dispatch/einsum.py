@@ -38,11 +38,26 @@ def _one_hot_sum(
     assignments: Assignments, values: Float[Array, "group entry"]
 ) -> Float[Array, "group token expert slot"]:
     """The tensor that holds each entry's value at its token, expert and slot."""
+    if not assignments.by_token:
+        return _expert_choice_sum(assignments, values)
     by_choice = (-1, assignments.num_tokens, assignments.num_choices)
-    expert = jax.nn.one_hot(
-        assignments.expert.reshape(by_choice), assignments.num_experts
+    expert = assignments.expert.reshape(by_choice)[..., None, None]
+    position = assignments.position.reshape(by_choice)[..., None, None]
+    # A dropped entry's position C is no slot's.
+    sits = (expert == jnp.arange(assignments.num_experts)[:, None]) & (
+        position == jnp.arange(assignments.capacity)
     )
-    # A dropped entry's position C lies outside, which makes its row 0.
-    slot = jax.nn.one_hot(assignments.position.reshape(by_choice), assignments.capacity)
-    value = values.reshape(by_choice)
-    return jnp.einsum("gske,gskc,gsk->gsec", expert, slot, value, precision=_EXACT)
+    # Compared, not multiplied: one pass over the result, whatever K is.
+    return jnp.where(sits, values.reshape(by_choice)[..., None, None], 0).sum(axis=2)
+
+
+def _expert_choice_sum(
+    assignments: Assignments, values: Float[Array, "group entry"]
+) -> Float[Array, "group token expert slot"]:
+    """The same where entry e * C + c is slot c of expert e: no one-hots of these."""
+    by_slot = (-1, assignments.num_experts, assignments.capacity)
+    token = jax.nn.one_hot(
+        assignments.token.reshape(by_slot), assignments.num_tokens, axis=1
+    )
+    value = jnp.where(assignments.kept, values, 0).reshape(by_slot)
+    return token * value[:, None]

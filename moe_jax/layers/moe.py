@@ -13,70 +13,101 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from moe_jax import routing
 from moe_jax.dispatch import DISPATCHERS
 from moe_jax.errors import UserError, check_choice
 from moe_jax.layers.activations import ACTIVATIONS
 from moe_jax.layers.experts import ExpertBank
+from moe_jax.layers.ffn import DenseFFN
+from moe_jax.layers.router import RouterNet
 from moe_jax.routing.capacity import ROUNDINGS
 
-JITTER_TARGETS = ("inputs", "logits")
+ROUTING_UNITS = ("token", "prefix", "sentence", "task")
+
+# The collection of what a router keeps that is no parameter.
+ROUTER_STATE = "router_state"
 
 
 class MoELayer(nn.Module):
     """A mixture-of-experts feed-forward layer with static capacity buffers.
 
     Needs nothing of this package's model or training loop. Parameters: `router`
-    (kernel [D, E]) and `experts` (see `ExpertBank`).
+    (see `RouterNet`), `experts` (see `ExpertBank`) and, with shared experts,
+    `shared` (see `DenseFFN`). A router that asks for `bias`, `salt` or `recorded`
+    finds them in the collection `router_state`, which no gradient reaches.
 
     Attributes:
       num_experts: E.
       d_ff: F, hidden width of one expert.
       num_selected_experts: K.
+      num_shared_experts: experts that every token visits, as one FFN of that
+        many times F (Dai et al. 2024, arXiv:2401.06066).
       router: a name of `moe_jax.routing.ROUTERS`.
       router_options: that router's own keyword arguments.
-      router_init_stddev: standard deviation of the router's initial kernel.
-      jitter: multiplicative noise U[1-j, 1+j] on the router, in training.
-      jitter_target: what the noise multiplies: the router's `inputs` or `logits`.
-      dispatcher: `gather` or `einsum`; same result.
+      router_net, router_hidden, router_init_stddev, router_frozen,
+        router_input_dropout, jitter, jitter_target: see `RouterNet`.
+      routing_unit: what the router sees of a token: `token` its features;
+        `sentence` their mean over its document (Kudugunta et al. 2021,
+        arXiv:2110.03742; sees the future); `prefix` their mean so far; `task` an
+        embedding of its task.
+      num_tasks: embeddings of routing unit `task`.
+      dispatcher: `gather`, `einsum` or `dropless`; same result where nothing is
+        dropped, and `dropless` never drops.
+      grouped_matmul: how dropless experts multiply; see `ExpertBank`.
       group_size: S, tokens that compete for slots; 0: one sequence a group.
       train_capacity_factor: capacity factor in training.
       eval_capacity_factor: capacity factor otherwise.
-      capacity_times_k, capacity_rounding, min_capacity: see
+      capacity_times_k, capacity_rounding, capacity_multiple, min_capacity: see
         `moe_jax.routing.expert_capacity`.
-      allocation: order in which choices claim slots; see `routing.allocate`.
-      load_balance_counts, load_balance_at_balance, load_balance_scope: see
-        `moe_jax.routing.load_balancing_loss`.
+      allocation, overflow, reroute_tries, renormalize_kept: who gets the slots,
+        and what becomes of the others; see `routing.allocate`.
+      load_balance_counts, load_balance_at_balance, load_balance_scope,
+        importance_on: see `moe_jax.routing.router_losses`.
       activation: relu, gelu, swiglu or geglu.
       expert_dropout: rate on the experts' hidden activations.
       init_scale: variance of an expert's kernel times its fan-in.
+      record_experts: also report each token's experts, for router `replay`.
       dtype: compute dtype of the experts; the router runs in float32.
     """
 
     num_experts: int
     d_ff: int
     num_selected_experts: int = 1
+    num_shared_experts: int = 0
     router: str = "switch"
     router_options: Mapping[str, Any] = FrozenDict()
+    router_net: str = "linear"
+    router_hidden: int = 64
     router_init_stddev: float = 0.02
+    router_frozen: bool = False
+    router_input_dropout: float = 0.0
     jitter: float = 0.0
     jitter_target: str = "inputs"
+    routing_unit: str = "token"
+    num_tasks: int = 1
     dispatcher: str = "gather"
+    grouped_matmul: str = "auto"
     group_size: int = 0
     train_capacity_factor: float = 1.25
     eval_capacity_factor: float = 2.0
     capacity_times_k: bool = True
     capacity_rounding: str = "ceil"
+    capacity_multiple: int = 1
     min_capacity: int = 4
     allocation: str = "choice_major"
+    overflow: str = "drop"
+    reroute_tries: int = 4
+    renormalize_kept: bool = False
     load_balance_counts: str = "top1"
     load_balance_at_balance: str = "one"
     load_balance_scope: str = "group"
+    importance_on: str = "gates"
     activation: str = "gelu"
     expert_dropout: float = 0.0
     init_scale: float = 0.1
+    record_experts: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -86,6 +117,9 @@ class MoELayer(nn.Module):
         *,
         train: bool,
         mask: Bool[Array, "batch length"] | None = None,
+        token_ids: Int[Array, "batch length"] | None = None,
+        segment_ids: Int[Array, "batch length"] | None = None,
+        task_ids: Int[Array, "batch length"] | None = None,
     ) -> tuple[Float[Array, "batch length embed"], dict[str, Array]]:
         """Applies the layer.
 
@@ -96,101 +130,236 @@ class MoELayer(nn.Module):
             there is random), `dropout` where experts drop out.
           mask: False for padding, which then takes no slot and no part in losses
             and metrics; None: all tokens are real.
+          token_ids: the vocabulary's ids, for routers that look at them.
+          segment_ids: document of each token within its row; 0 is padding.
+          task_ids: task, domain or language of each token.
 
         Returns:
-          The output, exactly 0 for a dropped token, in the dtype of the layer;
-          and a flat dict of unscaled losses and metrics: `loss/load_balance`,
-          `loss/router_z` and those of `moe_jax.routing.router_metrics`.
+          The output, exactly 0 for a dropped token without shared experts, in the
+          dtype of the layer; and a flat dict of unscaled losses and metrics, those
+          of `moe_jax.routing.router_losses` and `router_metrics`.
 
         Raises:
-          UserError: the tokens cannot be cut into groups, or an option is wrong.
+          UserError: the tokens cannot be cut into groups, an option is wrong, or
+            ids that the router asks for are not given.
         """
-        self._check()
         # Parameters do not depend on the groups: any dummy input initializes.
         wanted = 0 if self.is_initializing() else self.group_size
         size = group_size(x.shape[0], x.shape[1], wanted)
+        self._check(size)
         tokens = x.reshape(-1, size, x.shape[-1])
         real = jnp.ones(x.shape[:2], bool) if mask is None else mask
-        real = real.reshape(-1, size)
+        given = {
+            "mask": real,
+            "token_ids": token_ids,
+            "segment_ids": _documents(segment_ids),
+            "task_ids": task_ids,
+        }
+        given = {
+            name: ids.reshape(-1, size)
+            for name, ids in given.items()
+            if ids is not None
+        }
+        real = given["mask"]
 
         with jax.named_scope("router"):
-            logits = self._logits(tokens, train)
-            decision = self._route(logits, train)
-            decision = routing.mask_padding(decision, real)
-            assignments = routing.allocate(
-                decision, self._capacity(size, train), self.allocation
-            )
-        move = DISPATCHERS[self.dispatcher]
-        with jax.named_scope("dispatch"):
-            slots = move.dispatch(assignments, tokens.astype(self.dtype))
-        with jax.named_scope("experts"):
-            outputs = self._experts()(slots, train=train)
-        with jax.named_scope("combine"):
-            mixed = move.combine(assignments, outputs)
+            logits, decision = self._route(tokens, given, train)
+        if isinstance(decision, routing.Mixing):
+            mixed, assignments = self._mix(decision, tokens, train), None
+        else:
+            with jax.named_scope("router"):
+                assignments = self._assign(decision, size, train)
+            mixed = self._exchange(assignments, tokens, train)
+        out = mixed.reshape(x.shape)
+        if self.num_shared_experts:
+            out += self._shared_experts()(x.astype(self.dtype))
 
-        balance = routing.load_balancing_loss(
+        reports = routing.router_losses(
             decision,
+            logits,
             real,
             counts=self.load_balance_counts,
             at_balance=self.load_balance_at_balance,
             scope=self.load_balance_scope,
-        )
-        metrics = {
-            "loss/load_balance": balance,
-            "loss/router_z": routing.router_z_loss(logits, real),
-            **routing.router_metrics(decision, assignments, real),
-        }
-        return mixed.reshape(x.shape), metrics
+            importance_on=self.importance_on,
+            sequence_length=x.shape[1],
+        ) | routing.router_metrics(decision, assignments, logits, real)
+        if self.record_experts and isinstance(decision, routing.Routing):
+            reports["router/experts"] = decision.experts.reshape(*x.shape[:2], -1)
+        return out, reports
 
-    def _check(self) -> None:
-        routing.check_router(
-            self.router,
-            self.num_experts,
-            self.num_selected_experts,
-            self.router_options,
-        )
+    def _check(self, tokens_per_group: int) -> None:
         check_choice("moe.dispatcher", self.dispatcher, DISPATCHERS)
-        check_choice("moe.jitter_target", self.jitter_target, JITTER_TARGETS)
+        check_choice("moe.routing_unit", self.routing_unit, ROUTING_UNITS)
         check_choice("moe.capacity_rounding", self.capacity_rounding, ROUNDINGS)
         check_choice("model.activation", self.activation, ACTIVATIONS)
+        if self.is_initializing():
+            # A dummy input of one token says nothing about divisibility.
+            tokens_per_group = self.group_size or self.num_experts
+        sizes = self._sizes(tokens_per_group)
+        routing.check_router(self.router, sizes, self.router_options)
 
-    def _logits(
-        self, tokens: Float[Array, "group token embed"], train: bool
-    ) -> Float[Array, "group token expert"]:
-        """Router logits in float32, whatever the model computes in."""
-        inputs = tokens.astype(jnp.float32)
-        noisy = train and self.jitter > 0
-        if noisy and self.jitter_target == "inputs":
-            inputs = self._jitter(inputs)
-        logits = nn.Dense(
+    def _sizes(self, tokens_per_group: int) -> routing.Sizes:
+        return routing.Sizes(
             self.num_experts,
-            use_bias=False,
-            kernel_init=nn.initializers.normal(self.router_init_stddev),
-            dtype=jnp.float32,
-            precision="highest",  # TPUs and TF32 would round float32 factors
-            name="router",
-        )(inputs)
-        if noisy and self.jitter_target == "logits":
-            logits = self._jitter(logits)
-        return logits
-
-    def _jitter(self, values: Float[Array, "*axes"]) -> Float[Array, "*axes"]:
-        low, high = 1 - self.jitter, 1 + self.jitter
-        key = self.make_rng("router")
-        return values * jax.random.uniform(key, values.shape, minval=low, maxval=high)
+            self.num_selected_experts,
+            tokens_per_group,
+            self._capacity(tokens_per_group, train=True),
+        )
 
     def _route(
-        self, logits: Float[Array, "group token expert"], train: bool
-    ) -> routing.Routing:
-        router = routing.ROUTERS[self.router]
-        draws = router.uses_rng and self.has_rng("router")
-        return router.function(
-            logits,
-            num_selected=self.num_selected_experts,
-            rng=self.make_rng("router") if draws else None,
-            train=train,
-            **self.router_options,
+        self,
+        tokens: Float[Array, "group token embed"],
+        given: Mapping[str, Array],
+        train: bool,
+    ) -> tuple[Float[Array, "group token width"], routing.Decision]:
+        """Logits, and what the routing rule makes of them."""
+        rule = routing.ROUTERS[self.router]
+        net = RouterNet(
+            width=routing.logits_width(
+                self.router, self.num_experts, self.router_options
+            ),
+            num_experts=self.num_experts,
+            extras=rule.asks_for & {"noise_logits", "thresholds"},
+            kind=self.router_net,
+            hidden=self.router_hidden,
+            init_stddev=self.router_init_stddev,
+            frozen=self.router_frozen,
+            jitter=self.jitter,
+            jitter_target=self.jitter_target,
+            input_dropout=self.router_input_dropout,
+            name="router",
         )
+        logits, extras = net(self._unit(tokens, given), train=train)
+        asked = {
+            "num_selected": self.num_selected_experts,
+            "num_experts": self.num_experts,
+            "capacity": self._capacity(tokens.shape[1], train),
+            "train": train,
+            **given,
+            **extras,
+            **self._kept_state(tokens, rule.asks_for),
+        }
+        if "rng" in rule.asks_for:
+            asked["rng"] = self._key(tokens.shape[1], train)
+        missing = sorted(rule.asks_for - asked.keys())
+        if missing:
+            raise UserError(
+                f"moe.router={self.router!r} needs {', '.join(missing)}: pass them to "
+                "the layer"
+            )
+        asked = routing.pick(asked, rule.asks_for)
+        decision = rule.function(logits, **asked, **self.router_options)
+        if isinstance(decision, routing.Routing):
+            decision = routing.mask_padding(decision, given["mask"])
+        return logits, decision
+
+    def _key(self, tokens_per_group: int, train: bool) -> Array:
+        """The router's key; a constant one where the router will not draw."""
+        if self.has_rng("router"):
+            return self.make_rng("router")
+        sizes, options = self._sizes(tokens_per_group), self.router_options
+        if routing.draws(self.router, sizes, options, train=train):
+            raise UserError(
+                f"moe.router={self.router!r} draws random numbers here: pass "
+                "rngs={'router': key}"
+            )
+        return jax.random.key(0)
+
+    def _unit(
+        self, tokens: Float[Array, "group token embed"], given: Mapping[str, Array]
+    ) -> Float[Array, "group token embed"]:
+        """What the router sees instead of each token."""
+        if self.routing_unit == "token":
+            return tokens
+        if self.routing_unit == "task":
+            if "task_ids" not in given:
+                raise UserError("moe.routing_unit='task' needs task_ids")
+            shape = (self.num_tasks, tokens.shape[-1])
+            table = self.param("task_embedding", nn.initializers.normal(1.0), shape)
+            return jnp.take(table, given["task_ids"], axis=0, mode="clip")
+        segments = given["segment_ids"] if "segment_ids" in given else given["mask"]
+        pool = {
+            "sentence": routing.segment_mean,
+            "prefix": routing.causal_segment_mean,
+        }[self.routing_unit]
+        return pool(tokens.astype(jnp.float32), segments.astype(jnp.int32))
+
+    def _kept_state(
+        self, tokens: Float[Array, "group token embed"], names: frozenset[str]
+    ) -> dict[str, Array]:
+        """What the router keeps that is no parameter."""
+        state = {}
+        if "bias" in names:
+            zeros = (jnp.zeros, (self.num_experts,), jnp.float32)
+            state["bias"] = self.variable(ROUTER_STATE, "bias", *zeros).value
+        if "salt" in names:
+            state["salt"] = self.variable(
+                ROUTER_STATE,
+                "salt",
+                lambda: jax.random.bits(self.make_rng("params"), (), jnp.uint32),
+            ).value
+        if "recorded" in names:
+            shape = (*tokens.shape[:2], self.num_selected_experts)
+            zeros = (jnp.zeros, shape, jnp.int32)
+            recorded = self.variable(ROUTER_STATE, "recorded", *zeros).value
+            state["recorded"] = recorded.reshape(shape)
+        return state
+
+    def _assign(
+        self,
+        decision: routing.Routing | routing.ExpertChoice,
+        tokens_per_group: int,
+        train: bool,
+    ) -> routing.Assignments:
+        if isinstance(decision, routing.ExpertChoice):
+            return routing.of_expert_choice(decision)
+        slots = self._capacity(tokens_per_group, train)
+        return routing.allocate(
+            decision,
+            slots if DISPATCHERS[self.dispatcher].has_slots else None,
+            self.allocation,
+            overflow=self.overflow,
+            tries=self.reroute_tries,
+            renormalize_kept=self.renormalize_kept,
+            rng=self.make_rng("router") if self.allocation == "random" else None,
+        )
+
+    def _exchange(
+        self,
+        assignments: routing.Assignments,
+        tokens: Float[Array, "group token embed"],
+        train: bool,
+    ) -> Float[Array, "group token embed"]:
+        """Tokens to their experts and back."""
+        move = DISPATCHERS[self.dispatcher]
+        with jax.named_scope("dispatch"):
+            inputs = move.dispatch(assignments, tokens.astype(self.dtype))
+        with jax.named_scope("experts"):
+            outputs = self._experts()(inputs, train=train)
+        with jax.named_scope("combine"):
+            return move.combine(assignments, outputs)
+
+    def _mix(
+        self,
+        decision: routing.Mixing,
+        tokens: Float[Array, "group token embed"],
+        train: bool,
+    ) -> Float[Array, "group token embed"]:
+        """Slots of mixed tokens to the experts and back."""
+        if self.dispatcher != "einsum":
+            raise UserError(
+                f"moe.dispatcher={self.dispatcher!r}: moe.router={self.router!r} mixes "
+                "all tokens in every slot; set moe.dispatcher='einsum'"
+            )
+        with jax.named_scope("dispatch"):
+            weights = decision.dispatch.astype(self.dtype)
+            slots = jnp.einsum("gsec,gsd->egcd", weights, tokens.astype(self.dtype))
+        with jax.named_scope("experts"):
+            outputs = self._experts()(slots, train=train)
+        with jax.named_scope("combine"):
+            weights = decision.combine.astype(self.dtype)
+            return jnp.einsum("gsec,egcd->gsd", weights, outputs)
 
     def _capacity(self, tokens_per_group: int, train: bool) -> int:
         return routing.expert_capacity(
@@ -200,6 +369,7 @@ class MoELayer(nn.Module):
             self.train_capacity_factor if train else self.eval_capacity_factor,
             times_k=self.capacity_times_k,
             rounding=self.capacity_rounding,
+            multiple=self.capacity_multiple,
             minimum=self.min_capacity,
         )
 
@@ -210,9 +380,30 @@ class MoELayer(nn.Module):
             activation=self.activation,
             dropout=self.expert_dropout,
             init_scale=self.init_scale,
+            grouped_matmul=self.grouped_matmul,
             dtype=self.dtype,
             name="experts",
         )
+
+    def _shared_experts(self) -> DenseFFN:
+        return DenseFFN(
+            d_ff=self.num_shared_experts * self.d_ff,
+            activation=self.activation,
+            init_scale=self.init_scale,
+            dtype=self.dtype,
+            name="shared",
+        )
+
+
+def _documents(
+    segment_ids: Int[Array, "batch length"] | None,
+) -> Int[Array, "batch length"] | None:
+    """Ids that differ between rows, too: a group may hold several. 0: padding."""
+    if segment_ids is None:
+        return None
+    rows, length = segment_ids.shape
+    offset = jnp.arange(rows, dtype=jnp.int32)[:, None] * (length + 1)
+    return jnp.where(segment_ids > 0, segment_ids + offset, 0)
 
 
 def group_size(batch: int, length: int, wanted: int) -> int:

@@ -5,6 +5,7 @@ from moe_jax.models.build import (
     build_model,
     head_dim,
     init_params,
+    init_variables,
     moe_layer,
     padded_vocab,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "build_model",
     "head_dim",
     "init_params",
+    "init_variables",
     "moe_layer",
     "padded_vocab",
     "parse_pattern",

@@ -9,9 +9,18 @@ from flax import linen as nn
 from flax.core import FrozenDict
 from ml_collections import ConfigDict
 
-from moe_jax.layers import NORMS, Attention, DenseFFN, MoELayer
+from moe_jax.layers import NORMS, ROUTER_STATE, Attention, DenseFFN, MoELayer
 from moe_jax.models.decoder import DecoderLM, MakeLayer
 from moe_jax.models.pattern import LayerKind, parse_pattern
+
+# Fields of `moe` that concern the model, the training or the checks.
+_NOT_OF_THE_LAYER = (
+    "mask_padding",
+    "router_options",
+    "bias_update_rate",
+    "bias_update",
+    "allow_future",
+)
 
 
 def build_model(config: ConfigDict, vocab_size: int) -> DecoderLM:
@@ -68,9 +77,7 @@ def build_model(config: ConfigDict, vocab_size: int) -> DecoderLM:
 def moe_layer(config: ConfigDict) -> MakeLayer:
     """The sparse layer of a config, ready to be named."""
     fields = {
-        key: value
-        for key, value in config.moe.items()
-        if key not in ("mask_padding", "router_options")
+        key: value for key, value in config.moe.items() if key not in _NOT_OF_THE_LAYER
     }
     return functools.partial(
         MoELayer,
@@ -79,6 +86,7 @@ def moe_layer(config: ConfigDict) -> MakeLayer:
         load_balance_counts=config.loss.load_balance_counts,
         load_balance_at_balance=config.loss.load_balance_at_balance,
         load_balance_scope=config.loss.load_balance_scope,
+        importance_on=config.loss.importance_on,
         activation=config.model.activation,
         dtype=jnp.dtype(config.model.dtype),
     )
@@ -114,6 +122,12 @@ def abstract_params(model: DecoderLM):
 
 def init_params(model: DecoderLM, key: jax.Array):
     """Initial parameters of a model, a nested dict of float32 arrays."""
+    return init_variables(model, key)[0]
+
+
+def init_variables(model: DecoderLM, key: jax.Array):
+    """Initial parameters, and what routers keep beside them ({} for most)."""
     token = jnp.zeros((1, 1), jnp.int32)
     rngs = {"params": key, "router": key}
-    return model.init(rngs, token, token, token, train=False)["params"]
+    variables = model.init(rngs, token, token, token, train=False)
+    return variables["params"], variables.get(ROUTER_STATE, {})

@@ -6,7 +6,8 @@ pattern (`layer_{i}/attention`, `layer_{i}/ffn`) and the scan index, never from
 the kind of layer: a dense twin of a sparse model starts from the same tensors.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from moe_jax.layers import MoELayer, make_norm
+from moe_jax.layers import ROUTER_STATE, MoELayer, make_norm
 from moe_jax.layers.initializers import fan_in_normal
 
 REMAT = {
@@ -23,6 +24,22 @@ REMAT = {
 }
 
 MakeLayer = Callable[..., nn.Module]
+
+
+class Inputs(NamedTuple):
+    """What every layer sees of the batch, beside the features.
+
+    Attributes:
+      tokens: input ids.
+      segment_ids: document of each token within its row; 0 is padding.
+      positions: position of each token.
+      task_ids: task, domain or language of each token.
+    """
+
+    tokens: Int[Array, "batch length"]
+    segment_ids: Int[Array, "batch length"]
+    positions: Int[Array, "batch length"]
+    task_ids: Int[Array, "batch length"]
 
 
 class DecoderBlock(nn.Module):
@@ -52,8 +69,7 @@ class DecoderBlock(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
-        segment_ids: Int[Array, "batch length"],
-        positions: Int[Array, "batch length"],
+        inputs: Inputs,
     ) -> tuple[Float[Array, "batch length embed"], dict[str, dict[str, Array]]]:
         metrics = {}
         for i, make_ffn in enumerate(self.make_ffns):
@@ -68,7 +84,7 @@ class DecoderBlock(nn.Module):
                 dtype=self.dtype,
                 name=name,
             )
-            x, layer_metrics = layer(x, segment_ids, positions, train=self.train)
+            x, layer_metrics = layer(x, inputs, train=self.train)
             if layer_metrics:
                 metrics[name] = layer_metrics
         return x, metrics
@@ -89,22 +105,27 @@ class DecoderLayer(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
-        segment_ids: Int[Array, "batch length"],
-        positions: Int[Array, "batch length"],
+        inputs: Inputs,
         *,
         train: bool,
     ) -> tuple[Float[Array, "batch length embed"], dict[str, Array]]:
         drop = nn.Dropout(self.dropout, deterministic=not train)
         with jax.named_scope("attention"):
             mixed = self.make_attention(name="attention")(
-                self._norm("attention_norm", x), segment_ids, positions
+                self._norm("attention_norm", x), inputs.segment_ids, inputs.positions
             )
         x = x + drop(mixed)
 
         ffn, normed = self.make_ffn(name="ffn"), self._norm("ffn_norm", x)
         if isinstance(ffn, MoELayer):
-            mask = segment_ids > 0 if self.mask_padding else None
-            out, metrics = ffn(normed, train=train, mask=mask)
+            out, metrics = ffn(
+                normed,
+                train=train,
+                mask=inputs.segment_ids > 0 if self.mask_padding else None,
+                token_ids=inputs.tokens,
+                segment_ids=inputs.segment_ids,
+                task_ids=inputs.task_ids,
+            )
         else:
             out, metrics = ffn(normed), {}
         return x + drop(out), metrics
@@ -149,6 +170,7 @@ class DecoderLM(nn.Module):
         positions: Int[Array, "batch length"],
         *,
         train: bool,
+        task_ids: Int[Array, "batch length"] | None = None,
     ) -> tuple[Float[Array, "batch length vocab"], dict[str, Array]]:
         """Returns logits and what the sparse layers report.
 
@@ -157,6 +179,7 @@ class DecoderLM(nn.Module):
           segment_ids: document of each token within its row; 0 is padding.
           positions: position of each token.
           train: training (needs `rngs` for router noise and dropout) or not.
+          task_ids: task, domain or language of each token; None: all 0.
 
         Returns:
           Logits in float32, and the metrics of `MoELayer`, each with a leading
@@ -171,7 +194,10 @@ class DecoderLM(nn.Module):
         )
         # Unit variance into the first block, from a table that is also a head.
         x = embed(tokens) * jnp.asarray(self.d_model**0.5, self.dtype)
-        x, metrics = self._blocks(train)(x, segment_ids, positions)
+        if task_ids is None:
+            task_ids = jnp.zeros_like(tokens)
+        inputs = Inputs(tokens, segment_ids, positions, task_ids)
+        x, metrics = self._blocks(train)(x, inputs)
         x = self.make_final_norm(name="final_norm")(x)
         with jax.named_scope("head"):
             if self.tied_embeddings:
@@ -191,9 +217,9 @@ class DecoderLM(nn.Module):
             block = nn.remat(block, policy=REMAT[self.remat], prevent_cse=False)
         block = nn.scan(
             block,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, ROUTER_STATE: 0},
             split_rngs={"params": True, "dropout": True, "router": True},
-            in_axes=(nn.broadcast, nn.broadcast),
+            in_axes=(nn.broadcast,),
             length=self.num_repeats,
             unroll=self.scan_unroll,
         )
@@ -220,3 +246,10 @@ def by_depth(metrics: Mapping[str, Mapping[str, Array]]) -> dict[str, Array]:
         lambda *values: jnp.stack(values, axis=1), *(metrics[p] for p in places)
     )
     return jax.tree.map(lambda v: v.reshape(-1, *v.shape[2:]), stacked)
+
+
+def from_depth(value: Array, places: Collection[str]) -> dict[str, Array]:
+    """The inverse of `by_depth` for one name: {place: [repeat, ...]}."""
+    ordered = sorted(places, key=lambda name: int(name.removeprefix("layer_")))
+    stacked = value.reshape(-1, len(ordered), *value.shape[1:])
+    return {place: stacked[:, i] for i, place in enumerate(ordered)}

@@ -3,7 +3,9 @@
 A sweep file defines
 
 * `get_sweep(config) -> {arm: {"group.field": value}}`, and
-* `BASELINE`, the arm that the others are compared with.
+* `BASELINE`, the arm that the others are compared with, and, if they are not
+  compared by the held-out loss,
+* `METRIC`, a name of a run's summary.json, such as `router/max_vio`.
 """
 
 import dataclasses
@@ -18,6 +20,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from moe_jax.errors import UserError
+
+LOSS = "loss/cross_entropy"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +47,13 @@ class Sweep:
       name: the file's name without its ending; names the folder of the results.
       arms: in the order of the file.
       baseline: name of the arm that the others are compared with.
+      metric: what they are compared by, a name of a run's summary; less is better.
     """
 
     name: str
     arms: tuple[Arm, ...]
     baseline: str
+    metric: str = LOSS
 
 
 def load_sweep(path: str, config: ConfigDict) -> Sweep:
@@ -74,7 +80,8 @@ def load_sweep(path: str, config: ConfigDict) -> Sweep:
         raise UserError(
             f"--sweep={path}: get_sweep must return arm -> overrides, two levels of dict"
         )
-    return make_sweep(Path(path).stem, overrides, module.BASELINE, config)
+    sweep = make_sweep(Path(path).stem, overrides, module.BASELINE, config)
+    return dataclasses.replace(sweep, metric=getattr(module, "METRIC", LOSS))
 
 
 def make_sweep(

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moe_jax.analysis import plotting
-from moe_jax.sweeps.arms import Sweep
+from moe_jax.sweeps.arms import LOSS, Sweep
 from moe_jax.sweeps.results import ArmResult, read_results, summarize, to_csv
 from moe_jax.sweeps.runs import Run
 from moe_jax.training.files import write_whole
@@ -20,6 +20,7 @@ _COLUMNS = (
     "difference [95% interval]",
     "p",
     "dropped",
+    "max/mean load",
     "active parameters",
     "FLOPs/token",
     "step time",
@@ -44,7 +45,7 @@ def write_report(
       runs: all planned runs, finished or not.
       root: the sweep's workdir.
     """
-    results = read_results(runs)
+    results = read_results(runs, sweep.metric)
     rows = summarize(sweep, results)
     folder = results_folder(root, sweep)
     write_whole(folder / "results.csv", to_csv(results))
@@ -102,6 +103,7 @@ def _cells(row: ArmResult, baseline: str) -> list[str]:
         difference,
         p,
         _or_dash(row.dropped, "{:.1%}"),
+        _or_dash(row.max_over_mean, "{:.2f}"),
         _or_dash(row.active_parameters, "{:,}"),
         _or_dash(row.flops_per_token, "{:.3g}"),
         _or_dash(row.step_time, "{:.2f}x"),
@@ -114,15 +116,22 @@ def _or_dash(value: int | float | None, form: str) -> str:
 
 def _note(sweep: Sweep, rows: Sequence[ArmResult]) -> str:
     text = (
-        f"Loss in nats per token. Differences are paired by seed, against "
-        f"{sweep.baseline}: below 0 is better; intervals are Student's t"
+        f"Loss in nats per token. Differences are of {_measure(sweep)}, paired by "
+        f"seed, against {sweep.baseline}: below 0 is better; intervals are Student's t"
     )
     compared = sum(row.difference is not None for row in rows)
     if compared > 1:
         text += f", not corrected for {compared} comparisons"
     if any(row.difference and row.difference.n < 2 for row in rows):
         text += "; one seed gives no interval"
-    return f"{text}. Dropped: share of token choices in training, last steps."
+    return (
+        f"{text}. Dropped: share of token choices in training, last steps. Load: of "
+        "the experts of a layer, held out, mean over layers."
+    )
+
+
+def _measure(sweep: Sweep) -> str:
+    return "the held-out loss" if sweep.metric == LOSS else sweep.metric
 
 
 def draw_differences(
@@ -147,10 +156,12 @@ def draw_differences(
         axes.margins(x=0.08)
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:+.3g}" if x else "0")
         axes.set_xlabel(
-            "nats per token, left of 0 is better\n"
+            f"{'nats per token' if sweep.metric == LOSS else sweep.metric}, "
+            "left of 0 is better\n"
             "bar: 95% interval of the mean; small dots: the seeds"
         )
-        axes.set_title(f"Held-out loss minus that of {sweep.baseline}, same seed")
+        measure = _measure(sweep).removeprefix("the ").replace("held-out", "Held-out")
+        axes.set_title(f"{measure} minus that of {sweep.baseline}, same seed")
 
 
 def _draw_arm(axes, row: ArmResult, place: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from moe_jax.analysis.records import read_metrics
 from moe_jax.analysis.statistics import PairedDifference, paired_difference
-from moe_jax.sweeps.arms import Sweep
+from moe_jax.sweeps.arms import LOSS, Sweep
 from moe_jax.sweeps.runs import FINISHED, Run
 
 _THROUGHPUT = "throughput/tokens_per_second_per_device"
@@ -22,6 +22,7 @@ _SUMMARY_NAMES = {
     "perplexity": "loss/perplexity",
     "dropped": "train/router/dropped",
     "dropped_held_out": "router/dropped",
+    "max_vio": "router/max_vio",
     "active_parameters": "parameters/active",
     "total_parameters": "parameters/total",
     "flops_per_token": "flops_per_token/training",
@@ -39,6 +40,7 @@ class Result:
       status: see `Run.status`.
       values: by the columns of results.csv; empty before it is finished, and
         without what a dense model has not.
+      metric: what the sweep compares by; None if the run does not have it.
       tokens_per_second: per device, the median over the logged intervals, so
         that neither compilation nor a busy moment counts; None if unknown.
     """
@@ -46,6 +48,7 @@ class Result:
     run: Run
     status: str
     values: Mapping[str, Any]
+    metric: float | None
     tokens_per_second: float | None
 
 
@@ -57,10 +60,11 @@ class ArmResult(NamedTuple):
       seeds: number of finished runs.
       planned: number of runs.
       loss: mean held-out loss, nats per target; None without a finished run.
-      differences: seed -> loss minus the baseline's of the same seed.
+      differences: seed -> the sweep's metric, minus the baseline's of the seed.
       difference: what these differences say; None for the baseline itself and
         where no seed is finished in both arms.
       dropped: mean share of dropped token choices in training; None if dense.
+      max_over_mean: largest load over mean load, held out; None if dense.
       step_time: mean step time over the baseline's of the same seed.
       active_parameters: of the arm's model.
       flops_per_token: training.
@@ -73,20 +77,21 @@ class ArmResult(NamedTuple):
     differences: Mapping[int, float]
     difference: PairedDifference | None
     dropped: float | None
+    max_over_mean: float | None
     step_time: float | None
     active_parameters: int | None
     flops_per_token: int | None
 
 
-def read_results(runs: Sequence[Run]) -> list[Result]:
+def read_results(runs: Sequence[Run], metric: str = LOSS) -> list[Result]:
     """Reads every run's folder; writes nothing."""
-    return [_read(run) for run in runs]
+    return [_read(run, metric) for run in runs]
 
 
-def _read(run: Run) -> Result:
+def _read(run: Run, metric: str) -> Result:
     status = run.status()
     if status != FINISHED:
-        return Result(run, status, {}, None)
+        return Result(run, status, {}, None, None)
     summary = run.summary()
     values = {
         column: summary[name]
@@ -96,7 +101,8 @@ def _read(run: Run) -> Result:
     speeds = [
         line[_THROUGHPUT] for line in read_metrics(run.workdir) if _THROUGHPUT in line
     ]
-    return Result(run, status, values, float(np.median(speeds)) if speeds else None)
+    speed = float(np.median(speeds)) if speeds else None
+    return Result(run, status, values, summary.get(metric), speed)
 
 
 def summarize(sweep: Sweep, results: Sequence[Result]) -> list[ArmResult]:
@@ -121,9 +127,15 @@ def _summarize(
     baseline: Mapping[int, Result],
     is_baseline: bool,
 ) -> ArmResult:
-    common = [] if is_baseline else [seed for seed in own if seed in baseline]
-    losses, base_losses = (
-        [of[seed].values["held_out_loss"] for seed in common] for of in (own, baseline)
+    common = [
+        seed
+        for seed in ([] if is_baseline else own)
+        if seed in baseline
+        and own[seed].metric is not None
+        and baseline[seed].metric is not None
+    ]
+    metrics, base_metrics = (
+        [of[seed].metric for seed in common] for of in (own, baseline)
     )
     times = [
         baseline[seed].tokens_per_second / own[seed].tokens_per_second
@@ -139,11 +151,12 @@ def _summarize(
         planned=planned,
         loss=_mean(values, "held_out_loss"),
         differences={
-            seed: loss - base
-            for seed, loss, base in zip(common, losses, base_losses, strict=True)
+            seed: metric - base
+            for seed, metric, base in zip(common, metrics, base_metrics, strict=True)
         },
-        difference=paired_difference(losses, base_losses) if common else None,
+        difference=paired_difference(metrics, base_metrics) if common else None,
         dropped=_mean(values, "dropped"),
+        max_over_mean=_plus_one(_mean(values, "max_vio")),
         step_time=float(np.mean(times)) if times else None,
         active_parameters=values[0]["active_parameters"] if values else None,
         flops_per_token=values[0]["flops_per_token"] if values else None,
@@ -153,6 +166,10 @@ def _summarize(
 def _mean(values: Sequence[Mapping[str, Any]], column: str) -> float | None:
     known = [one[column] for one in values if column in one]
     return float(np.mean(known)) if known else None
+
+
+def _plus_one(value: float | None) -> float | None:
+    return None if value is None else value + 1
 
 
 def to_csv(results: Sequence[Result]) -> str:

@@ -244,19 +244,19 @@ def kept(
     return {*last, *best}
 
 
-def load_params(
-    directory: epath.PathLike, abstract_params: Any, step: int | None = None
-) -> tuple[Any, manifests.Manifest]:
-    """Only the parameters of a checkpoint: the optimizer's state stays unread.
+def load_variables(
+    directory: epath.PathLike, abstract: Mapping[str, Any], step: int | None = None
+) -> tuple[dict[str, Any], manifests.Manifest]:
+    """Only what the model is applied to: the optimizer's state stays unread.
 
     Args:
       directory: the folder that holds the checkpoints, never written to.
-      abstract_params: pytree of `jax.ShapeDtypeStruct`, like the `params` of the
-        saved state; shardings as in `Checkpoints.restore_latest`.
+      abstract: `variables` of the saved state as `jax.ShapeDtypeStruct`, such as
+        `{"params": ...}`; shardings as in `Checkpoints.restore_latest`.
       step: which checkpoint; None: the newest undamaged one.
 
     Returns:
-      The parameters and the checkpoint's manifest.
+      The same tree of arrays, and the checkpoint's manifest.
 
     Raises:
       UserError: no such checkpoint, damaged, or other tensors in it.
@@ -266,10 +266,9 @@ def load_params(
         step = _some_intact(directory)
     else:
         _check_intact(directory, step)
-    restored, _ = _restore(
-        directory, step, {"params": abstract_params}, prefix="params/"
-    )
-    return restored["params"], manifests.read_manifest(directory, step)
+    prefixes = tuple(f"{name}/" for name in abstract)
+    restored, _ = _restore(directory, step, dict(abstract), prefixes)
+    return restored, manifests.read_manifest(directory, step)
 
 
 def load_matching(directory: epath.PathLike, abstract: Any) -> dict[str, jax.Array]:
@@ -300,16 +299,16 @@ def load_matching(directory: epath.PathLike, abstract: Any) -> dict[str, jax.Arr
 
 
 def _restore(
-    directory: epath.Path, step: int, abstract: Any, prefix: str = ""
+    directory: epath.Path, step: int, abstract: Any, prefixes: tuple[str, ...] = ("",)
 ) -> tuple[Any, dict[str, Any]]:
-    """Reads the leaves whose paths begin with `prefix`, checksums seen to."""
+    """Reads the leaves whose paths begin with a prefix, checksums seen to."""
     path = directory / str(step)
     manifest = manifests.read_manifest(directory, step)
-    saved = {k: v for k, v in manifest.tree.items() if k.startswith(prefix)}
+    saved = {k: v for k, v in manifest.tree.items() if k.startswith(prefixes)}
     manifests.check_same(path, saved, manifests.describe_tree(abstract))
     abstract = jax.tree.map(_placed, abstract)
     wanted = _nest(manifests.leaves_by_path(abstract))
-    nested = _load(path, wanted, partial=bool(prefix))
+    nested = _load(path, wanted, partial=prefixes != ("",))
     return _unnest(nested, abstract), manifest.extra
 
 

@@ -7,17 +7,25 @@ from ml_collections import ConfigDict
 
 from moe_jax.dispatch import DISPATCHERS
 from moe_jax.errors import UserError
-from moe_jax.layers import ACTIVATIONS, IMPLEMENTATIONS, NORMS, group_size
-from moe_jax.layers.moe import JITTER_TARGETS
+from moe_jax.layers import (
+    ACTIVATIONS,
+    IMPLEMENTATIONS,
+    JITTER_TARGETS,
+    NETS,
+    NORMS,
+    ROUTING_UNITS,
+)
 from moe_jax.models import head_dim, parse_pattern
 from moe_jax.models.decoder import REMAT
-from moe_jax.routing import check_router
-from moe_jax.routing.allocate import ORDERS
+from moe_jax.routing.allocate import ORDERS, OVERFLOWS
 from moe_jax.routing.capacity import ROUNDINGS
-from moe_jax.routing.losses import AT_BALANCE, COUNTS, SCOPES
+from moe_jax.routing.losses import AT_BALANCE, COUNTS, IMPORTANCE_ON, SCOPES
+from moe_jax.routing.routers.loss_free import RULES
 from moe_jax.training.optimizers import OPTIMIZERS, SCHEDULES
+from moe_jax.training.sparse_checks import check_sparse
 
-_CHOICES = {
+# Fields that take one of a few names.
+CHOICES = {
     "model.activation": ACTIVATIONS,
     "model.norm": tuple(NORMS),
     "model.attention": IMPLEMENTATIONS,
@@ -27,6 +35,11 @@ _CHOICES = {
     "moe.jitter_target": JITTER_TARGETS,
     "moe.capacity_rounding": tuple(ROUNDINGS),
     "moe.allocation": ORDERS,
+    "moe.overflow": OVERFLOWS,
+    "moe.router_net": NETS,
+    "moe.routing_unit": ROUTING_UNITS,
+    "moe.bias_update": RULES,
+    "loss.importance_on": IMPORTANCE_ON,
     "loss.load_balance_counts": COUNTS,
     "loss.load_balance_at_balance": AT_BALANCE,
     "loss.load_balance_scope": SCOPES,
@@ -48,6 +61,11 @@ _AT_LEAST = {
     "moe.d_ff": 1,
     "moe.group_size": 0,
     "moe.min_capacity": 0,
+    "moe.capacity_multiple": 1,
+    "moe.num_shared_experts": 0,
+    "moe.router_hidden": 1,
+    "moe.num_tasks": 1,
+    "moe.reroute_tries": 1,
     "optimizer.warmup_steps": 0,
     "optimizer.decay_steps": 1,
     "data.sequence_length": 2,
@@ -75,6 +93,7 @@ _POSITIVE = (
 
 _NOT_NEGATIVE = (
     "moe.router_init_stddev",
+    "moe.bias_update_rate",
     "loss.load_balance",
     "loss.router_z",
     "loss.lm_z",
@@ -88,6 +107,7 @@ _RATES = (
     "model.dropout",
     "moe.expert_dropout",
     "moe.jitter",
+    "moe.router_input_dropout",
     "optimizer.adamw.b1",
     "optimizer.adamw.b2",
     "optimizer.adafactor.momentum",
@@ -100,7 +120,7 @@ def check_config(config: ConfigDict) -> None:
     Raises:
       UserError: one line with the field, its value and what would work.
     """
-    for field, choices in _CHOICES.items():
+    for field, choices in CHOICES.items():
         if field_value(config, field) not in choices:
             _refuse(config, field, f"choose from {', '.join(choices)}")
     for field, least in _AT_LEAST.items():
@@ -120,7 +140,7 @@ def check_config(config: ConfigDict) -> None:
     _check_schedule(config)
     kinds = parse_pattern(config.model.block_pattern, config.model.num_layers)
     if any(kind.name == "moe" for kind in kinds):
-        _check_moe(config)
+        check_sparse(config)
 
 
 def check_mesh(config: ConfigDict, mesh: Mapping[str, int]) -> None:
@@ -220,12 +240,3 @@ def _check_batches(config: ConfigDict) -> None:
             f"train.accumulation_steps={train.accumulation_steps} does not divide "
             f"train.batch_size={train.batch_size}"
         )
-
-
-def _check_moe(config: ConfigDict) -> None:
-    moe, train = config.moe, config.train
-    options = moe.router_options.to_dict()
-    check_router(moe.router, moe.num_experts, moe.num_selected_experts, options)
-    length = config.data.sequence_length
-    for rows in (train.batch_size // train.accumulation_steps, train.eval_batch_size):
-        group_size(rows, length, moe.group_size)

@@ -20,7 +20,7 @@ Metrics = dict[str, Any]
 def evaluate(
     experiment: Experiment,
     eval_step: EvalStep,
-    params: Any,
+    variables: Mapping[str, Any],
     eval_sets: Mapping[str, EvalSet],
 ) -> dict[str, Metrics]:
     """Evaluates every held-out set at the eval capacity factor.
@@ -28,7 +28,7 @@ def evaluate(
     Args:
       experiment: places batches on the mesh.
       eval_step: from `Experiment.eval_step`.
-      params: the model's parameters.
+      variables: `TrainState.variables`.
       eval_sets: by label.
 
     Returns:
@@ -37,7 +37,7 @@ def evaluate(
       per UTF-8 byte of the same targets).
     """
     return {
-        label: _evaluate_set(experiment, eval_step, params, eval_set)
+        label: _evaluate_set(experiment, eval_step, variables, eval_set)
         for label, eval_set in eval_sets.items()
     }
 
@@ -61,7 +61,7 @@ def evaluate_run(
     """
     trained = load_trained(config, workdir, step)
     experiment, eval_sets = trained.experiment, trained.data.eval_sets
-    results = evaluate(experiment, experiment.eval_step(), trained.params, eval_sets)
+    results = evaluate(experiment, experiment.eval_step(), trained.variables, eval_sets)
     for label, values in results.items():
         values["gzip_bits_per_byte"] = eval_sets[label].gzip_bits_per_byte
     fingerprint = trained.data.fingerprint
@@ -74,10 +74,13 @@ def held_out_loss(results: Mapping[str, Metrics]) -> float:
 
 
 def _evaluate_set(
-    experiment: Experiment, eval_step: EvalStep, params: Any, eval_set: EvalSet
+    experiment: Experiment,
+    eval_step: EvalStep,
+    variables: Mapping[str, Any],
+    eval_set: EvalSet,
 ) -> Metrics:
     batches = [
-        jax.device_get(eval_step(params, experiment.put_eval(batch)))
+        jax.device_get(eval_step(variables, experiment.put_eval(batch)))
         for batch in eval_set.batches()
     ]
     targets = np.array([float(metrics.pop("targets")) for metrics in batches])

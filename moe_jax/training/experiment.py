@@ -78,7 +78,9 @@ class Experiment:
         rows = self.config.train.batch_size
         shape = (rows, self.config.data.sequence_length)
         where = batch_sharding(self.mesh)
-        names = ("tokens", "targets", "segment_ids", "positions")
+        names = ["tokens", "targets", "segment_ids", "positions"]
+        if len(self.config.data.mixture) > 1:
+            names.append("task_ids")
         batch = {
             name: jax.ShapeDtypeStruct(shape, np.int32, sharding=where)
             for name in names

@@ -62,8 +62,8 @@ def generate(
     for i in range(max_tokens):
         window = _last_tokens(rows, config.data.sequence_length)
         draw = jax.random.fold_in(key, i)
-        model, params = trained.experiment.model, trained.params
-        chosen = sample(model, params, *window, temperature, draw, size)
+        model, variables = trained.experiment.model, trained.variables
+        chosen = sample(model, variables, *window, temperature, draw, size)
         chosen = np.where(ended, tokenizer.eos_id, chosen)
         rows = np.concatenate([rows, chosen[:, None]], axis=1)
         ended |= chosen == tokenizer.eos_id
@@ -90,7 +90,7 @@ def _without_drops(config: ConfigDict) -> ConfigDict:
 
 def _next_token(
     model: DecoderLM,
-    params: Any,
+    variables: Any,
     tokens: Int[Array, "batch length"],
     known: Int[Array, ""],
     temperature: Float[Array, ""],
@@ -102,7 +102,7 @@ def _next_token(
     segments = (places < known).astype(jnp.int32)
     router_key, token_key = jax.random.split(key)
     logits, _ = model.apply(
-        {"params": params},
+        variables,
         tokens,
         segments,
         places,

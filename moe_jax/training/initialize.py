@@ -50,16 +50,16 @@ def initial_state(experiment: Experiment, checkpoints: Checkpoints) -> TrainStat
 def _with_weights_of(source: epath.Path, experiment: Experiment) -> TrainState:
     """A new state with every parameter that `source` has in the same shape."""
     state = experiment.init()
-    loaded = load_matching(source, {"params": experiment.abstract.params})
+    loaded = load_matching(source, experiment.abstract.variables)
     new = []
 
     def choose(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
         name = path_name(path)
-        if f"params/{name}" not in loaded:
-            new.append(name)
-        return loaded.get(f"params/{name}", leaf)
+        if name not in loaded:
+            new.append(name.removeprefix("params/"))
+        return loaded.get(name, leaf)
 
-    params = jax.tree_util.tree_map_with_path(choose, state.params)
+    variables = jax.tree_util.tree_map_with_path(choose, state.variables)
     logging.warning(
         "init_from=%s: loaded %d tensors (%s); new: %s",
         source.parent,
@@ -67,4 +67,4 @@ def _with_weights_of(source: epath.Path, experiment: Experiment) -> TrainState:
         ", ".join(name.removeprefix("params/") for name in loaded) or "none",
         ", ".join(new) or "none",
     )
-    return dataclasses.replace(state, params=params)
+    return dataclasses.replace(state, **variables)

@@ -29,6 +29,7 @@ from moe_jax.training.experiment import Experiment, build_experiment
 from moe_jax.training.initialize import check_source, initial_state
 from moe_jax.training.interrupt import StopRequest
 from moe_jax.training.progress import Progress
+from moe_jax.training.sparse_checks import LEAKS, sparse_causality
 from moe_jax.training.state import TrainState
 from moe_jax.training.throughput import Throughput, peak_memory, step_memory
 from moe_jax.training.workdir import open_workdir
@@ -66,6 +67,9 @@ def train(
     check_config(config)
     # Sizes that do not fit are refused before the data is prepared.
     check_mesh(config, make_mesh(config).shape)
+    leak = sparse_causality(config)
+    if leak != "causal":
+        logging.warning("%s", LEAKS[leak])
     data = open_data(config)
     experiment = build_experiment(config, data.vocab_size)
     check_source(config)
@@ -238,7 +242,7 @@ class TrainingLoop:
 
     def _evaluate(self, step: int, state: TrainState) -> None:
         results = evaluate(
-            self._experiment, self._eval_step, state.params, self._data.eval_sets
+            self._experiment, self._eval_step, state.variables, self._data.eval_sets
         )
         for label, values in results.items():
             split = label if label == "validation" else f"validation/{label}"
@@ -266,6 +270,7 @@ class TrainingLoop:
             "status": status,
             "step": step,
             "data_fingerprint": self._data.fingerprint,
+            "causality": sparse_causality(self._config),
             "parameters/total": self._parameters.total,
             "parameters/active": self._parameters.active,
             "flops_per_token/training": self._flops.training,

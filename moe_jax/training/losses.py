@@ -12,12 +12,37 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax.core import FrozenDict
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
+from moe_jax.layers import ROUTER_STATE
 from moe_jax.models.decoder import DecoderLM
 
 Batch = Mapping[str, Array]
+
+_NO_STATE: Mapping[str, Any] = FrozenDict()
+
+# Losses of routers, by the name of their weight in the config's `loss`.
+ROUTER_LOSSES = (
+    "load_balance",
+    "importance",
+    "load",
+    "router_z",
+    "router_max_z",
+    "router_entropy",
+    "usage_variance",
+    "usage_entropy",
+    "thresholds",
+)
+
+# Losses over pools of tokens (groups, or all that are there), not over tokens:
+# each microbatch has its own, and they are averaged.
+_POOLED = tuple(
+    f"loss/{name}"
+    for name in ROUTER_LOSSES
+    if name not in ("router_z", "router_max_z", "router_entropy")
+)
 
 
 class Totals(NamedTuple):
@@ -69,6 +94,7 @@ def microbatch_loss(
     weights: ConfigDict,
     train: bool,
     rngs: Mapping[str, Array],
+    router_state: Any = _NO_STATE,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Contribution of one microbatch to the loss and the metrics of its batch.
 
@@ -80,16 +106,18 @@ def microbatch_loss(
       weights: the config's `loss`.
       train: training or evaluation.
       rngs: keys for `router` and, in training, `dropout`.
+      router_state: what routers keep beside the parameters.
 
     Returns:
       `loss/total` and a dict of metrics, each to be summed over microbatches.
     """
     logits, reports = model.apply(
-        {"params": params},
+        {"params": params, ROUTER_STATE: router_state},
         batch["tokens"],
         batch["segment_ids"],
         batch["positions"],
         train=train,
+        task_ids=batch.get("task_ids"),
         rngs=rngs,
     )
     cross_entropy, squared = token_losses(logits, batch["targets"])
@@ -100,9 +128,9 @@ def microbatch_loss(
         **_router_reports(reports, batch, totals, weights.layer_reduction),
     }
     total = metrics["loss/cross_entropy"] + weights.lm_z * metrics["loss/lm_z"]
-    if reports:
-        total += weights.load_balance * metrics["loss/load_balance"]
-        total += weights.router_z * metrics["loss/router_z"]
+    for name in ROUTER_LOSSES:
+        if f"loss/{name}" in reports:
+            total += weights[name] * metrics[f"loss/{name}"]
     return total, {"loss/total": total, **metrics}
 
 
@@ -111,18 +139,18 @@ def _router_reports(
 ) -> dict[str, Array]:
     """Reduces the sparse layers' reports over layers, and weighs them.
 
-    Losses follow `layer_reduction`, metrics are means over layers; the load of
-    each expert is kept by layer.
+    Losses follow `layer_reduction`, metrics are means over layers; what is no
+    scalar, such as the load of each expert, is kept by layer.
     """
     token_share = _routed_tokens(batch, totals.mask_padding) / totals.tokens
     reduced = {}
     for name, by_layer in reports.items():
-        if name == "router/load":
+        if by_layer.ndim > 1:
             value = by_layer
         elif name.startswith("loss/") and layer_reduction == "sum":
             value = by_layer.sum()
         else:
             value = by_layer.mean()
-        is_balance = name == "loss/load_balance"
-        reduced[name] = value * (1 / totals.microbatches if is_balance else token_share)
+        pooled = name in _POOLED
+        reduced[name] = value * (1 / totals.microbatches if pooled else token_share)
     return reduced

@@ -39,7 +39,13 @@ def make_optimizer(config: ConfigDict, axes: Any) -> optax.GradientTransformatio
     else:
         steps.append(_adafactor(options.adafactor, axes))
     if options.weight_decay:
-        mask = _map_axes(lambda names: len(names) - _stacked(names) >= 2, axes)
+        frozen = config.moe.router_frozen  # decay would move it all the same
+        mask = _map_axes(
+            lambda names: (
+                len(names) - _stacked(names) >= 2 and not (frozen and "router" in names)
+            ),
+            axes,
+        )
         steps.append(optax.add_decayed_weights(options.weight_decay, mask))
     steps.append(optax.scale_by_learning_rate(make_schedule(config)))
     return optax.chain(*steps)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from moe_jax.models import init_params
+from moe_jax.layers import ROUTER_STATE
+from moe_jax.models import init_variables
 from moe_jax.models.decoder import DecoderLM
 from moe_jax.parallel import param_shardings, path_name, replicated
 
@@ -16,24 +17,32 @@ from moe_jax.parallel import param_shardings, path_name, replicated
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Parameters and optimizer state after `step` updates.
+    """Parameters, optimizer and router state after `step` updates.
 
     Randomness and data position are functions of the seed and the step, so they
-    need no state of their own. The leaves are arrays, their shapes, or their
+    need no state of their own. `router_state` is what routers keep that no gradient
+    reaches: a loss-free bias, the salt of a hash; {} for most. The leaves are arrays, their shapes, or their
     shardings; `step` is an int32 scalar.
     """
 
     step: Any
     params: Any
     opt_state: Any
+    router_state: Any = dataclasses.field(default_factory=dict)
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What the model is applied to."""
+        return {"params": self.params, ROUTER_STATE: self.router_state}
 
 
 def init_state(
     model: DecoderLM, optimizer: optax.GradientTransformation, seed: int
 ) -> TrainState:
     """The state before the first step."""
-    params = init_params(model, jax.random.key(seed))
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    params, router_state = init_variables(model, jax.random.key(seed))
+    step = jnp.zeros((), jnp.int32)
+    return TrainState(step, params, optimizer.init(params), router_state)
 
 
 def abstract_state(

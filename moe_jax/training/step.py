@@ -1,7 +1,7 @@
 """One step: gradients over microbatches, one update. Pure, and jitted once."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -11,17 +11,19 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
+from moe_jax.layers import ROUTER_STATE
 from moe_jax.models.decoder import DecoderLM
 from moe_jax.parallel import batch_sharding, path_name
 from moe_jax.training.losses import Batch, batch_totals, microbatch_loss
 from moe_jax.training.optimizers import make_schedule
+from moe_jax.training.router_state import update_router_state
 from moe_jax.training.state import TrainState, shardings_of
 
 # Of a router that draws in evaluation, too: the same draws every time.
 EVAL_SEED = 0
 
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
-EvalStep = Callable[[Any, Batch], dict[str, Array]]
+EvalStep = Callable[[Mapping[str, Any], Batch], dict[str, Array]]
 
 
 def make_train_step(
@@ -46,12 +48,13 @@ def make_train_step(
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        gradients, metrics = _gradients(config, model, state.params, batch, key, mesh)
+        gradients, metrics = _gradients(config, model, state, batch, key, mesh)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics |= _gradient_norms(gradients)
         metrics["optimizer/learning_rate"] = schedule(state.step)
-        return TrainState(state.step + 1, params, opt_state), metrics
+        router_state = update_router_state(state.router_state, metrics, config.moe)
+        return TrainState(state.step + 1, params, opt_state, router_state), metrics
 
     where = shardings_of(abstract)
     return jax.jit(
@@ -71,26 +74,27 @@ def make_eval_step(
     averaged by their real targets.
     """
 
-    def step(params: Any, batch: Batch) -> dict[str, Array]:
+    def step(variables: Mapping[str, Any], batch: Batch) -> dict[str, Array]:
         _, metrics = microbatch_loss(
-            params,
+            variables["params"],
             batch,
             batch_totals(batch, 1, config.moe.mask_padding),
             model=model,
             weights=config.loss,
             train=False,
             rngs={"router": jax.random.key(EVAL_SEED)},
+            router_state=variables[ROUTER_STATE],
         )
         return metrics | {"targets": batch["weights"].sum()}
 
-    where = (shardings_of(abstract.params), batch_sharding(mesh))
+    where = (shardings_of(abstract.variables), batch_sharding(mesh))
     return jax.jit(step, in_shardings=where)
 
 
 def _gradients(
     config: ConfigDict,
     model: DecoderLM,
-    params: Any,
+    state: TrainState,
     batch: Batch,
     key: Array,
     mesh: Mesh,
@@ -98,13 +102,18 @@ def _gradients(
     """Gradient and metrics of the whole batch, a microbatch at a time."""
     count = config.train.accumulation_steps
     totals = batch_totals(batch, count, config.moe.mask_padding)
-    loss = functools.partial(microbatch_loss, model=model, weights=config.loss)
+    loss = functools.partial(
+        microbatch_loss,
+        model=model,
+        weights=config.loss,
+        router_state=state.router_state,
+    )
 
     def contribution(index: Array, microbatch: Batch) -> tuple[Any, dict[str, Array]]:
         router, dropout = jax.random.split(jax.random.fold_in(key, index))
         rngs = {"router": router, "dropout": dropout}
         grad = jax.grad(loss, has_aux=True)
-        return grad(params, microbatch, totals, train=True, rngs=rngs)
+        return grad(state.params, microbatch, totals, train=True, rngs=rngs)
 
     if count == 1:
         return contribution(jnp.zeros((), jnp.int32), batch)

@@ -8,17 +8,17 @@ from ml_collections import ConfigDict
 
 from moe_jax.data import Data, open_data
 from moe_jax.errors import UserError
-from moe_jax.training.checkpoints import load_params
+from moe_jax.training.checkpoints import load_variables
 from moe_jax.training.checks import check_config
 from moe_jax.training.experiment import Experiment, build_experiment
 
 
 class Trained(NamedTuple):
-    """Parameters of a run, with what is needed to use them."""
+    """What the model of a run is applied to, with what is needed to use it."""
 
     experiment: Experiment
     data: Data
-    params: Any
+    variables: dict[str, Any]
     step: int
 
 
@@ -40,7 +40,7 @@ def load_trained(
     data = open_data(config)
     experiment = build_experiment(config, data.vocab_size)
     directory = epath.Path(workdir) / "checkpoints"
-    params, manifest = load_params(directory, experiment.abstract.params, step)
+    variables, manifest = load_variables(directory, experiment.abstract.variables, step)
     trained_on = manifest.extra["data"]
     if trained_on["tokenizer"] != data.tokenizer.fingerprint:
         raise UserError(
@@ -54,4 +54,4 @@ def load_trained(
             trained_on["fingerprint"][:12],
             data.fingerprint[:12],
         )
-    return Trained(experiment, data, params, manifest.step)
+    return Trained(experiment, data, variables, manifest.step)

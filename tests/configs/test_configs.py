@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import pytest
 
 from configs import base
+from moe_jax.routing import ROUTERS
+from moe_jax.sweeps.arms import resolve
 from moe_jax.training.checks import check_config
 from moe_jax.training.loop import train
 from moe_jax.training.workdir import identity
@@ -17,7 +19,7 @@ FOLDER = pathlib.Path(base.__file__).parent
 EXPERIMENTS = sorted(
     path.stem
     for path in FOLDER.glob("*.py")
-    if path.stem not in ("__init__", "base", "twin")
+    if path.stem not in ("__init__", "base", "overrides", "twin")
 )
 SWEEPS = sorted(p.stem for p in (FOLDER / "sweeps").glob("*.py") if p.stem[0] != "_")
 
@@ -44,13 +46,23 @@ def test_a_config_names_its_command(name):
 @pytest.mark.parametrize("sweep", SWEEPS)
 @pytest.mark.parametrize("name", ["base", *EXPERIMENTS])
 def test_every_arm_of_a_sweep_can_work(sweep, name):
+    config = load(name).get_config()
+    if sweep == "tasks":
+        config.data.mixture = tuple({"label": x, "weight": 1.0} for x in "ab")
     module = load(f"sweeps.{sweep}")
-    arms = module.get_sweep(load(name).get_config())
+    arms = module.get_sweep(config)
     assert module.BASELINE in arms
-    for overrides in arms.values():
-        config = load(name).get_config()
-        config.update_from_flattened_dict(overrides)
-        check_config(config)
+    for arm, overrides in arms.items():
+        check_config(resolve(config, overrides, arm))
+
+
+def test_every_router_but_the_tools_is_an_arm_of_some_sweep():
+    config = load("quickstart").get_config()
+    arms = [
+        arm for s in SWEEPS for arm in load(f"sweeps.{s}").get_sweep(config).values()
+    ]
+    swept = {arm["moe.router"] for arm in arms if "moe.router" in arm}
+    assert ROUTERS.keys() - swept == {"forced", "replay"}
 
 
 def test_a_narrowed_lm_gpu_trains_in_bfloat16(tmp_path):

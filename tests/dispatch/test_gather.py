@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
 from moe_jax.dispatch import gather
 from tests.dispatch.test_dispatchers import SHAPES, random_case, seeds, shapes
@@ -51,9 +52,9 @@ def both_combines(assignments, outputs, cotangent):
     return results
 
 
-@given(seeds, shapes)
-def test_gradients_equal_those_of_plain_indexing(seed, shape):
-    case = random_case(seed, shape)
+@given(seeds, shapes, st.booleans())
+def test_gradients_equal_those_of_plain_indexing(seed, shape, by_token):
+    case = random_case(seed, shape, by_token)
     slots = (shape.experts, shape.groups, shape.capacity, shape.width)
     buffers = np.random.default_rng(seed).normal(size=slots)
     tokens, cotangent, buffers = (

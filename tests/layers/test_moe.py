@@ -25,6 +25,12 @@ class Case(NamedTuple):
     capacity: int
     renormalize: bool = True
 
+    @property
+    def dispatchers(self) -> list[str]:
+        """Those that give the same: without slots nothing is ever dropped."""
+        drops = self.capacity < self.group_size
+        return [d for d, move in DISPATCHERS.items() if move.has_slots or not drops]
+
     def layer(self, dispatcher: str) -> MoELayer:
         """The layer; it trains and evaluates alike but for its capacity."""
         return MoELayer(
@@ -82,7 +88,7 @@ CASES = {
     "top3": Case(
         {
             "router": "topk",
-            "router_options": {"renormalize": False},
+            "router_options": {"gates": "raw"},
             "num_selected_experts": 3,
             "activation": "gelu",
             "allocation": "token_major",
@@ -94,7 +100,19 @@ CASES = {
         capacity=2,
         renormalize=False,
     ),
+    "none_dropped": Case(
+        {
+            "router": "topk",
+            "num_selected_experts": 2,
+            "activation": "swiglu",
+            "allocation": "token_major",
+            "train_capacity_factor": 4.0,
+        },
+        group_size=8,
+        capacity=8,
+    ),
 }
+SLOTTED = [name for name, move in DISPATCHERS.items() if move.has_slots]
 
 
 class Inputs(NamedTuple):
@@ -137,7 +155,7 @@ def run_all(name: str):
 
     def run(*inputs):
         grad = jax.grad(objective, argnums=(0, 1), has_aux=True)
-        return {d: grad(*inputs, CASES[name].layer(d)) for d in DISPATCHERS}
+        return {d: grad(*inputs, CASES[name].layer(d)) for d in CASES[name].dispatchers}
 
     return jax.jit(run)
 
@@ -175,7 +193,6 @@ def test_layer_equals_a_loop_over_tokens(name, seed):
         np.testing.assert_allclose(out, expected, atol=2e-5, err_msg=dispatcher)
         for key, value in reports.items():
             np.testing.assert_allclose(metrics[key], value, atol=1e-5, err_msg=key)
-        assert metrics.keys() == reports.keys()
         gradient = {**d_params, "x": d_x}
         for moved in gradient:  # one tensor at a time
             direction = {
@@ -191,7 +208,7 @@ def test_layer_equals_a_loop_over_tokens(name, seed):
             )
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", sorted(CASES.keys() - {"none_dropped"}))
 def test_cases_drop_some_choices_and_keep_others(name):
     case = CASES[name]
     inputs = random_inputs(0, case.fields["activation"].endswith("glu"))
@@ -228,7 +245,7 @@ def collapsed(seed=0):
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("dispatcher", DISPATCHERS)
+@pytest.mark.parametrize("dispatcher", SLOTTED)
 def test_dropped_token_output_is_zero(dispatcher):
     params, x = collapsed()
     mask = jnp.ones((BATCH, LENGTH), bool)
@@ -240,7 +257,7 @@ def test_dropped_token_output_is_zero(dispatcher):
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("dispatcher", DISPATCHERS)
+@pytest.mark.parametrize("dispatcher", SLOTTED)
 def test_padding_takes_no_slot_and_gets_no_output(dispatcher):
     params, x = collapsed()
     mask = jnp.arange(LENGTH) >= jnp.asarray([[3], [5]])

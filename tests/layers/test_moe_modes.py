@@ -195,5 +195,5 @@ def test_a_router_that_draws_in_evaluation_draws_from_the_key_it_gets():
     outputs = [np.asarray(apply(layer, variables, x, seed=s)[0]) for s in (0, 0, 1)]
     np.testing.assert_array_equal(outputs[0], outputs[1])
     assert (outputs[0] != outputs[2]).any()
-    with pytest.raises(ValueError, match="pass rng"):
+    with pytest.raises(UserError, match=r"pass rngs=\{'router': key\}"):
         apply(layer, variables, x)

@@ -55,6 +55,13 @@ def moe_layer(
             probs, experts, real, "top1", "one", "group"
         ),
         "loss/router_z": router_losses.router_z_loss(logits, real),
-        **router_losses.metrics(probs, experts, wanted, position, capacity, real),
+        **router_losses.metrics(
+            (probs, experts, gates, wanted),
+            position,
+            gates * (position < capacity),
+            capacity,
+            logits,
+            real,
+        ),
     }
     return out.reshape(x.shape), reports

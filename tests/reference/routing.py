@@ -12,6 +12,16 @@ def softmax(row: np.ndarray) -> np.ndarray:
     return powers / powers.sum()
 
 
+def score(row: np.ndarray, score_fn: str) -> np.ndarray:
+    """Scores of one token's experts."""
+    x = np.asarray(row, np.float64)
+    return {
+        "softmax": softmax(x),
+        "sigmoid": 1 / (1 + np.exp(-x)),
+        "sqrtsoftplus": np.sqrt(np.log(1 + np.exp(x))),
+    }[score_fn]
+
+
 def best_experts(probs: np.ndarray, num_selected: int) -> list[int]:
     """The K experts of highest probability; of two equal ones the lower index."""
     chosen: list[int] = []
@@ -38,6 +48,32 @@ def topk(logits: np.ndarray, num_selected: int, renormalize: bool):
             probs[g, t], experts[g, t] = p, chosen
             gates[g, t] = [p[e] / total for e in chosen]
     return probs, experts, gates
+
+
+def weigh(logits, experts, used, score_fn: str, gates: str):
+    """Gates of given experts [G, S, K], of which a token uses its `used` first."""
+    weights = np.zeros(experts.shape)
+    for g, t in np.ndindex(experts.shape[:2]):
+        chosen = list(experts[g, t, : used[g, t]])
+        if gates == "softmax_topk":
+            weights[g, t, : used[g, t]] = softmax(logits[g, t, chosen])
+            continue
+        s = score(logits[g, t], score_fn)
+        total = sum(s[e] for e in chosen) if gates == "renormalized" else 1.0
+        weights[g, t, : used[g, t]] = [s[e] / total for e in chosen]
+    return weights
+
+
+def topk_family(logits, num_selected: int, score_fn: str, gates: str):
+    """Top-K by any score: probs, experts, gates."""
+    probs, experts = np.zeros(logits.shape), []
+    for g, t in np.ndindex(logits.shape[:2]):
+        s = score(logits[g, t], score_fn)
+        probs[g, t] = s / s.sum()
+        experts.append(best_experts(s, num_selected))
+    experts = np.reshape(experts, (*logits.shape[:2], num_selected))
+    used = np.full(logits.shape[:2], num_selected)
+    return probs, experts, weigh(logits, experts, used, score_fn, gates)
 
 
 def switch(logits: np.ndarray):

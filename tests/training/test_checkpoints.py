@@ -17,7 +17,12 @@ from hypothesis import strategies as st
 
 from moe_jax.errors import UserError
 from moe_jax.training import manifest as manifests
-from moe_jax.training.checkpoints import Checkpoints, kept, load_matching, load_params
+from moe_jax.training.checkpoints import (
+    Checkpoints,
+    kept,
+    load_matching,
+    load_variables,
+)
 
 DTYPES = ("float32", "bfloat16", "float16", "int32", "uint32", "int8", "bool")
 
@@ -122,8 +127,8 @@ def test_relative_folder_saves_and_loads(tmp_path, monkeypatch):
     state = make_state(1)
     restored = Checkpoints("runs/a", 1, 0).restore_latest(abstract(state))
     assert_same_bits(restored[0], state)
-    params, _ = load_params("runs/a", abstract(state.params))
-    assert_same_bits(params, state.params)
+    loaded, _ = load_variables("runs/a", {"params": abstract(state.params)})
+    assert_same_bits(loaded, {"params": state.params})
     assert load_matching("runs/a", {"params": abstract(state.params)})
 
 
@@ -318,23 +323,25 @@ def test_keeping_none_is_refused(tmp_path):
         Checkpoints(tmp_path, keep_last=0, keep_best=3)
 
 
-def test_load_params_reads_only_the_parameters(two_saved):
+def test_load_variables_reads_only_the_parameters(two_saved):
     _, directory = two_saved
-    params, manifest = load_params(directory, abstract(make_state(0).params))
-    assert_same_bits(params, make_state(2).params)
+    wanted = {"params": abstract(make_state(0).params)}
+    loaded, manifest = load_variables(directory, wanted)
+    assert_same_bits(loaded, {"params": make_state(2).params})
     assert (manifest.step, manifest.extra) == (2, {"position": 2})
-    params, manifest = load_params(directory, abstract(make_state(0).params), step=1)
-    assert_same_bits(params, make_state(1).params)
+    loaded, manifest = load_variables(directory, wanted, step=1)
+    assert_same_bits(loaded, {"params": make_state(1).params})
 
 
-def test_load_params_refuses_what_is_not_there(two_saved, tmp_path):
+def test_load_variables_refuses_what_is_not_there(two_saved, tmp_path):
     _, directory = two_saved
+    other = {"other": jax.ShapeDtypeStruct((1,), jnp.float32)}
     with pytest.raises(UserError, match="params/other"):
-        load_params(directory, {"other": jax.ShapeDtypeStruct((1,), jnp.float32)})
+        load_variables(directory, {"params": other})
     with pytest.raises(UserError, match=r"no checkpoint of step 7.*\[1, 2\]"):
-        load_params(directory, abstract(make_state(0).params), step=7)
+        load_variables(directory, {"params": abstract(make_state(0).params)}, step=7)
     with pytest.raises(UserError, match="no checkpoint in"):
-        load_params(tmp_path / "other", abstract(make_state(0).params))
+        load_variables(tmp_path / "other", {"params": abstract(make_state(0).params)})
 
 
 def test_load_matching_gives_what_both_have_and_nothing_else(two_saved):

@@ -21,11 +21,11 @@ def test_shipped_configs_pass(module):
     check_config(module.get_config())
 
 
-@pytest.mark.parametrize("field", checks._CHOICES)
+@pytest.mark.parametrize("field", checks.CHOICES)
 def test_unknown_choices_are_refused_with_those_there_are(field):
     with pytest.raises(UserError) as refusal:
         check_config(changed({field: "nonsense"}))
-    known = ", ".join(checks._CHOICES[field])
+    known = ", ".join(checks.CHOICES[field])
     assert str(refusal.value) == f"{field}='nonsense': choose from {known}"
 
 

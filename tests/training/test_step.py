@@ -54,8 +54,11 @@ def test_accumulated_microbatches_equal_the_whole_batch(mask_padding):
     _, whole_gradients, whole = descend(1, mask_padding)
     _, gradients, metrics = descend(4, mask_padding)
     assert whole.keys() == metrics.keys()
-    # The largest violation of a batch is not the mean over its parts.
-    for name in whole.keys() - {"router/max_vio"}:
+    # Of a batch these are not the mean over its parts.
+    pooled = {"loss/importance", "loss/usage_variance", "loss/usage_entropy"}
+    by_batch = {"router/max_vio", "router/dead_experts", "router/logit_rms"}
+    by_part = {"router/dropped_by_position", "router/dropped_by_rank"}
+    for name in whole.keys() - pooled - by_batch - by_part:
         np.testing.assert_allclose(
             metrics[name], whole[name], rtol=1e-5, atol=1e-6, err_msg=name
         )
@@ -113,7 +116,7 @@ def golden_batch(config):
 
 # A change here changes the numbers of every run. If that is on purpose, raise
 # moe_jax.numerics.NUMERICS_VERSION and write the new losses here.
-GOLDEN = [4.7633495, 4.4558988, 4.2850180]
+GOLDEN = [4.7526469, 4.4274454, 4.2495909]
 
 
 def test_three_steps_give_the_golden_losses():
@@ -140,6 +143,7 @@ def test_evaluation_counts_targets_and_uses_its_own_capacity():
     parts = build_experiment(config, VOCABULARY)
     batch = tiny_batch(config, padding=True)
     params, _, _ = descend(1, True)
-    metrics = parts.eval_step()(params, batch)
+    variables = {"params": params, "router_state": {}}
+    metrics = parts.eval_step()(variables, batch)
     assert metrics["targets"] == batch["weights"].sum()
     assert metrics["router/dropped"] == 0

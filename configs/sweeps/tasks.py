@@ -1,0 +1,26 @@
+"""Routing by task: needs a `data.mixture` of two sources.
+
+Arms:
+  token             by the token's features (baseline)
+  task              by an embedding of the task: every token alike
+  per_task          by the features, a router for each task (MMoE)
+  domain            by the id, within the experts of the task
+
+    python -m experiments.sweep --config=configs/quickstart.py \
+        --sweep=configs/sweeps/tasks.py --seeds=5 --workdir=runs/tasks
+"""
+
+from configs.overrides import router
+
+BASELINE = "token"
+
+
+def get_sweep(config):
+    """Returns arm name -> overrides of `config`."""
+    top2 = router("topk", 2)
+    return {
+        "token": top2,
+        "task": {**top2, "moe.routing_unit": "task", "moe.num_tasks": 2},
+        "per_task": router("per_task", 2, num_tasks=2),
+        "domain": router("random_routed", 1, num_domains=2),
+    }

@@ -1,0 +1,117 @@
+"""The same experts in another forward pass: record them once, then replay them.
+
+    recorder = with_recording(config, vocab_size)
+    _, reports = recorder.apply(variables, tokens, segment_ids, positions, train=True,
+                                rngs=rngs)
+    again = replay_config(config)
+    again.model.dtype = "bfloat16"            # or another dispatcher, other parameters
+    model = build_model(again, vocab_size)
+    variables = {"params": params, ROUTER_STATE: replay_state(again, reports)}
+    logits, _ = model.apply(variables, tokens, segment_ids, positions, train=False)
+
+What differs between the passes (rounding, noise, dropout, a few more updates) can
+then no longer change who goes where; the gates are those of the second pass's own
+router. Both passes see the same rows. A record is an int32 array [B, L, K] a sparse
+layer, of any router of token choice, and stays on the device unless it is fetched.
+
+With the same parameters, and routers that weigh the K experts by their renormalized
+softmax, a replay gives the same logits, too, so long as the first pass had no jitter
+and gave up no choice.
+
+Source: routing replay, Ma et al. 2025, arXiv:2510.11370.
+"""
+
+from collections.abc import Mapping
+
+from jaxtyping import Array
+from ml_collections import ConfigDict
+
+from moe_jax.errors import UserError
+from moe_jax.models.build import build_model
+from moe_jax.models.decoder import DecoderLM, from_depth
+from moe_jax.models.pattern import parse_pattern
+from moe_jax.routing import logits_width
+
+RECORD = "router/experts"
+
+
+def with_recording(config: ConfigDict, vocab_size: int) -> DecoderLM:
+    """Builds a config's model, which also reports the experts of each token.
+
+    Its reports hold `router/experts` [layer, B, L, K], the choices of each sparse
+    layer in order of depth, best first. Parameters and outputs are those of
+    `build_model(config, vocab_size)`.
+
+    Args:
+      config: the whole experiment.
+      vocab_size: the tokenizer's.
+    """
+    recording = config.copy_and_resolve_references()
+    with recording.moe.unlocked():
+        recording.moe.record_experts = True
+    return build_model(recording, vocab_size)
+
+
+def replay_config(config: ConfigDict, renormalize: bool = True) -> ConfigDict:
+    """Returns a copy of `config` whose router replays what another run recorded.
+
+    Args:
+      config: the whole experiment, as it was recorded.
+      renormalize: divide the gates of the K recorded experts by their sum; False
+        for routers that do not, such as `switch`.
+
+    Raises:
+      UserError: the router's parameters do not fit router `replay`.
+    """
+    moe = config.moe
+    options = moe.router_options.to_dict()
+    if logits_width(moe.router, moe.num_experts, options) != moe.num_experts:
+        raise UserError(
+            f"moe.router={moe.router!r} has not one logit an expert, which "
+            "moe.router='replay' weighs them by: its parameters do not fit; those of "
+            "'topk' would"
+        )
+    replaying = config.copy_and_resolve_references()
+    replaying.moe.router = "replay"
+    replaying.moe.router_options = ConfigDict({"renormalize": renormalize})
+    replaying.moe.router_options.unlock()
+    return replaying
+
+
+def replay_state(
+    config: ConfigDict, reports: Mapping[str, Array]
+) -> dict[str, dict[str, dict[str, dict[str, Array]]]]:
+    """The collection `router_state` that makes a model repeat recorded choices.
+
+    Args:
+      config: of the model that replays; see `replay_config`.
+      reports: what a model of `with_recording` returned beside its logits.
+
+    Raises:
+      UserError: nothing was recorded, or not by a model of this depth and K.
+    """
+    if RECORD not in reports:
+        raise UserError(
+            f"the reports hold no {RECORD}: record with a model of with_recording, "
+            "with sparse layers and a router of token choice, such as 'topk'"
+        )
+    model, recorded = config.model, reports[RECORD]
+    places = sparse_places(config)
+    layers = len(places) * (model.num_layers // len(model.block_pattern))
+    selected = config.moe.num_selected_experts
+    if (recorded.shape[0], recorded.shape[-1]) != (layers, selected):
+        raise UserError(
+            f"{RECORD} holds {recorded.shape[0]} sparse layers with "
+            f"{recorded.shape[-1]} experts a token; this model has {layers} with "
+            f"moe.num_selected_experts={selected}"
+        )
+    by_place = from_depth(recorded, places)
+    return {
+        "blocks": {place: {"ffn": {"recorded": by_place[place]}} for place in places}
+    }
+
+
+def sparse_places(config: ConfigDict) -> tuple[str, ...]:
+    """Names of the sparse layers of a model's block pattern, by depth."""
+    kinds = parse_pattern(config.model.block_pattern, config.model.num_layers)
+    return tuple(f"layer_{i}" for i, kind in enumerate(kinds) if kind.name == "moe")

@@ -1,0 +1,1 @@
+"""Routers: one routing rule a file, each listed in `moe_jax.routing.table`."""

@@ -1,0 +1,261 @@
+"""One task out of a trained model: the experts that it uses, and no others.
+
+Where the task decides which experts a token meets, a single task can be served by
+a small model: it costs the memory of its own experts, and computes what the large
+one computes for that task.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+from ml_collections import ConfigDict
+
+from moe_jax.errors import UserError
+from moe_jax.layers import ROUTER_STATE
+from moe_jax.models.decoder import from_depth
+from moe_jax.models.replay import RECORD, sparse_places, with_recording
+from moe_jax.routing import router_options
+
+# Routers that choose by the logits alone, so that a task's embedding gives all of
+# its tokens the same K experts.
+CHOOSE_BY_LOGITS = ("topk", "gshard", "noisy_topk", "loss_free", "hard")
+
+_HOW = (
+    "extraction works with moe.routing_unit='task' and moe.router "
+    f"{', '.join(CHOOSE_BY_LOGITS)}, or with moe.router='random_routed' or 'per_task'"
+)
+
+Indices = Mapping[str, Int[Array, "repeat kept"]]
+
+
+class _Cut(NamedTuple):
+    """What stays of the sparse layers.
+
+    Attributes:
+      fields: fields of the config's `moe` that change.
+      options: options of the router that is left.
+      experts: by place of the block pattern, the experts that stay.
+      columns: the same of the columns of the router's kernel.
+    """
+
+    fields: Mapping[str, Any]
+    options: Mapping[str, Any]
+    experts: Indices
+    columns: Indices
+
+
+def extract_task(
+    config: ConfigDict, params: Any, router_state: Any, task: int
+) -> tuple[ConfigDict, Any, Any]:
+    """Returns the part of a trained model that serves one task, as a model.
+
+    - `moe.routing_unit="task"` with a router of `CHOOSE_BY_LOGITS`: all tokens of a
+      task share K experts. They stay, others in each layer, with their columns of
+      the router and the task's embedding; E becomes K.
+    - `moe.router="random_routed"`: the experts of the task's domain stay.
+    - `moe.router="per_task"`: all experts stay, and the task's gate alone: router
+      `soft`, or `topk` with raw gates where K < E.
+
+    In evaluation the logits of that task's tokens are those of the whole model, to
+    rounding, as long as that one drops nothing. The part itself drops no more: of
+    the first kind, whose every token asks for every expert, capacity factors are
+    raised to where nothing is dropped. In training, a router that draws or jitters
+    could choose others than the K experts, and here cannot.
+
+    The part has one task: its inputs may keep the task ids that they had.
+
+    Args:
+      config: the whole experiment.
+      params: the model's parameters, as of `init_params`.
+      router_state: the model's collection `router_state`; {} for most routers.
+      task: which one to extract.
+
+    Raises:
+      UserError: the task does not exist, or its experts would not give the same
+        outputs without the others.
+
+    Source: Kudugunta et al. 2021, arXiv:2110.03742 (task-level routing, and
+    extraction of a task's sub-network); Ren et al. 2023, arXiv:2303.10845 (domains).
+    """
+    moe, places = config.moe, sparse_places(config)
+    if not places:
+        raise UserError(
+            f"model.block_pattern={config.model.block_pattern} has no sparse layer "
+            "to extract a task from; 'moe' is one"
+        )
+    if moe.router == "random_routed":
+        cut = _domain(config, task)
+    elif moe.router == "per_task":
+        cut = _gate(config, task)
+    else:
+        cut = _choice(config, params, router_state, task)
+
+    extracted = config.copy_and_resolve_references()
+    for field, value in cut.fields.items():
+        extracted.moe[field] = value
+    extracted.moe.router_options = ConfigDict(dict(cut.options))
+    extracted.moe.router_options.unlock()
+    row = None
+    if moe.routing_unit == "task":
+        extracted.moe.num_tasks, row = 1, min(task, moe.num_tasks - 1)
+
+    blocks, states = dict(params["blocks"]), dict(router_state.get("blocks", {}))
+    for place in places:
+        ffn = _cut_layer(blocks[place]["ffn"], cut, place, row)
+        blocks[place] = {**blocks[place], "ffn": ffn}
+        if "bias" in states.get(place, {}).get("ffn", {}):
+            kept = dict(states[place]["ffn"])
+            kept["bias"] = _take(kept["bias"], cut.experts[place], axis=0)
+            states[place] = {**states[place], "ffn": kept}
+    state = {**router_state, "blocks": states} if states else {}
+    return extracted, {**params, "blocks": blocks}, state
+
+
+def _choice(config: ConfigDict, params: Any, router_state: Any, task: int) -> _Cut:
+    """The K experts that the router chooses for the task's embedding."""
+    moe = config.moe
+    options = {**router_options(moe.router), **moe.router_options.to_dict()}
+    _check_choice(config, options)
+    _check_task(task, moe.num_tasks, "moe.num_tasks")
+    experts = _chosen(config, options, params, router_state, task)
+    if moe.router == "loss_free":
+        options |= {"num_groups": 1, "num_selected_groups": 1}
+    selected = moe.num_selected_experts
+    # The factor by which an expert has a slot for every token of a group.
+    enough = 1.0 if moe.capacity_times_k else float(selected)
+    fields = {
+        "num_experts": selected,
+        "train_capacity_factor": max(moe.train_capacity_factor, enough),
+        "eval_capacity_factor": max(moe.eval_capacity_factor, enough),
+    }
+    return _Cut(fields, options, experts, experts)
+
+
+def _check_choice(config: ConfigDict, options: Mapping[str, Any]) -> None:
+    """Refuses routers whose experts or gates depend on more than the K experts."""
+    router, unit = config.moe.router, config.moe.routing_unit
+    if unit == "task" and router == "switch":
+        raise UserError(
+            "moe.router='switch' weighs an expert by its probability among all, which "
+            "it has not alone: train with moe.router='topk', whose gates are "
+            "renormalized, or 'hard'"
+        )
+    if unit != "task" or router not in CHOOSE_BY_LOGITS:
+        raise UserError(
+            f"moe.router={router!r} with moe.routing_unit={unit!r} gives a task no "
+            f"experts of its own; {_HOW}"
+        )
+    raw = options.get("gates") == "raw" or options.get("renormalize") is False
+    if raw and options["score_fn"] == "softmax":
+        instead = (
+            "gates='renormalized' or 'softmax_topk'"
+            if router == "topk"
+            else "renormalize=True"
+        )
+        raise UserError(
+            f"moe.router_options={config.moe.router_options.to_dict()}: raw softmax "
+            "gates depend on the experts that go; train with "
+            f"{instead}, or another score_fn"
+        )
+    if options.get("eval_policy") == "sampling":
+        raise UserError(
+            "moe.router_options['eval_policy']='sampling' draws a token's experts "
+            "from all of them; 'all' gives a task its own"
+        )
+
+
+def _chosen(
+    config: ConfigDict,
+    options: Mapping[str, Any],
+    params: Any,
+    router_state: Any,
+    task: int,
+) -> Indices:
+    """Each layer's experts for a task, by index, as one token of it tells."""
+    probe = config.copy_and_resolve_references()
+    probe.moe.group_size, probe.moe.dispatcher = 0, "gather"
+    if "eval_policy" in options:
+        probe.moe.router_options.eval_policy = "all"  # given up: still to be kept
+    model = with_recording(probe, params["embed"]["embedding"].shape[0])
+    token = jnp.zeros((1, 1), jnp.int32)
+    reports = model.apply(
+        {"params": params, ROUTER_STATE: router_state},
+        token,
+        token + 1,
+        token,
+        train=False,
+        task_ids=token + task,
+        rngs={"router": jax.random.key(0)},
+    )[1]
+    # In their old order, so that ties still go to the same expert.
+    experts = jnp.sort(reports[RECORD][:, 0, 0], axis=-1)
+    return from_depth(experts, sparse_places(config))
+
+
+def _domain(config: ConfigDict, task: int) -> _Cut:
+    """The experts of the task's domain; who of them serves a token stays hashed."""
+    moe = config.moe
+    options = {**router_options(moe.router), **moe.router_options.to_dict()}
+    domains = options["num_domains"]
+    if domains == 1:
+        raise UserError(
+            "moe.router_options['num_domains']=1: all tasks share all experts; with 2 "
+            "or more each has its own"
+        )
+    _check_task(task, domains, "moe.router_options['num_domains']")
+    size = moe.num_experts // domains
+    experts = _everywhere(config, task * size + jnp.arange(size))
+    return _Cut({"num_experts": size}, {"num_domains": 1}, experts, experts)
+
+
+def _gate(config: ConfigDict, task: int) -> _Cut:
+    """All experts, and the columns of the task's own gate."""
+    moe = config.moe
+    options = {**router_options(moe.router), **moe.router_options.to_dict()}
+    _check_task(task, options["num_tasks"], "moe.router_options['num_tasks']")
+    index = jnp.arange(moe.num_experts)
+    columns = _everywhere(config, task * moe.num_experts + index)
+    whole = moe.num_selected_experts == moe.num_experts
+    router, left = ("soft", {}) if whole else ("topk", {"gates": "raw"})
+    return _Cut({"router": router}, left, _everywhere(config, index), columns)
+
+
+def _check_task(task: int, count: int, field: str) -> None:
+    if not 0 <= task < count:
+        raise UserError(
+            f"task={task} must lie between 0 and {count - 1}: {field}={count}"
+        )
+
+
+def _everywhere(config: ConfigDict, indices: Int[Array, " kept"]) -> Indices:
+    """The same indices in each layer."""
+    repeats = config.model.num_layers // len(config.model.block_pattern)
+    alike = jnp.broadcast_to(indices, (repeats, *indices.shape))
+    return dict.fromkeys(sparse_places(config), alike)
+
+
+def _cut_layer(
+    ffn: Mapping[str, Any], cut: _Cut, place: str, row: int | None
+) -> dict[str, Any]:
+    """The parameters of one place that stay; `row` of the tasks' embeddings."""
+    experts, columns = cut.experts[place], cut.columns[place]
+    router = dict(ffn["router"])
+    router["kernel"] = _take(router["kernel"], columns, axis=-1)
+    if "noise_kernel" in router:
+        router["noise_kernel"] = _take(router["noise_kernel"], experts, axis=-1)
+    bank = {name: _take(kernel, experts, 0) for name, kernel in ffn["experts"].items()}
+    left = {**ffn, "router": router, "experts": bank}
+    if row is not None:
+        left["task_embedding"] = ffn["task_embedding"][:, row : row + 1]
+    return left
+
+
+def _take(
+    values: Float[Array, "repeat *axes"], indices: Int[Array, "repeat kept"], axis: int
+) -> Float[Array, "repeat *left"]:
+    """Slices along an axis of each repeat."""
+    return jax.vmap(functools.partial(jnp.take, axis=axis))(values, indices)

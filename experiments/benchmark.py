@@ -56,12 +56,16 @@ _D_FF = flags.DEFINE_integer("d_ff", 2048, "F of a layer's expert.", lower_bound
 _DTYPE = flags.DEFINE_enum(
     "dtype", "float32", ["float32", "bfloat16"], "What a layer computes in."
 )
+_KEEP = flags.DEFINE_bool(
+    "keep_memory", True, "Keep freed memory; see moe_jax.allocator."
+)
 _JSON = flags.DEFINE_bool("json", False, "Print JSON.")
 
 
 def main(argv: Sequence[str]) -> None:
     del argv
-    keep_freed_memory()
+    if _KEEP.value:
+        keep_freed_memory()
     if _SUITE.value in ("layer", "scaling"):
         _layer_suite()
         return

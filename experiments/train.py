@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from experiments import command
+from moe_jax.allocator import keep_freed_memory
 from moe_jax.errors import UserError
 
 _CONFIG = command.define_config()
@@ -35,6 +36,7 @@ def main(argv: Sequence[str]) -> None:
     profile = _read_profile(_PROFILE.value)
     from moe_jax.training.loop import train
 
+    keep_freed_memory()
     summary = train(config, _WORKDIR.value, profile)
     loss = summary.get("loss/cross_entropy")
     if loss is not None:

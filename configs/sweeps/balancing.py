@@ -6,8 +6,8 @@ Arms:
   load              CV^2 of the smooth load, weight 0.1
   both              both, weight 0.1 each
 
-Compared by the largest load over the mean load, minus 1. Source: Shazeer et al.
-2017, arXiv:1701.06538, appendix A.
+Compared by the largest load over the mean load, minus 1, over the held-out set.
+Source: Shazeer et al. 2017, arXiv:1701.06538, appendix A.
 
     python -m experiments.sweep --config=configs/quickstart.py \
         --sweep=configs/sweeps/balancing.py --seeds=5 --workdir=runs/balancing
@@ -16,7 +16,7 @@ Compared by the largest load over the mean load, minus 1. Source: Shazeer et al.
 from configs.overrides import router
 
 BASELINE = "none"
-METRIC = "router/max_vio"
+METRIC = "router/max_vio_global"
 
 
 def get_sweep(config):

@@ -22,7 +22,8 @@ BASELINE = "dense"
 def get_sweep(config):
     """Returns arm name -> overrides of `config`."""
     switch = router("switch", 1)
-    gshard = router("gshard", 2)
+    of_base = config.moe.router_options if config.moe.router == "gshard" else {}
+    gshard = router("gshard", 2, **of_base)
     dense = twin.twin_pattern(config.model.block_pattern, config.moe.d_ff)
     return {
         "dense": {**switch, "model.block_pattern": dense},

@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from moe_jax.dispatch.tables import rows_of
 
-# Rows of a block. Its cost is mostly that of reading its expert's kernels.
-_BLOCK = 32
+# Rows of a block: of many as long as an expert has as many left, of few for the rest.
+# A block costs the reading of its expert's kernels, which is as much as 40 rows.
+_BLOCKS = (256, 32)
 
 Params = Any
 Function = Callable[[Params, Array, PRNGKeyArray | None], Array]
@@ -88,41 +89,58 @@ def _apply_to_chunks(function, params, chunks, key):
 
 
 class _Block(NamedTuple):
-    """A block of rows [first, first + B) of which `mine` belong to the expert."""
+    """A block of rows, of which some belong to the expert.
+
+    Attributes:
+      expert: index.
+      start: the first row that is meant.
+      first: the first row of the slice, which ends with the rows at the latest.
+      mine: [B, 1], which rows of the slice are meant.
+    """
 
     expert: Int[Array, ""]
+    start: Int[Array, ""]
     first: Int[Array, ""]
-    mine: Array
+    mine: Bool[Array, "row 1"]
 
 
-def _for_each_block(num_rows: int, sizes: Array, body: Callable, carry: Any) -> Any:
-    """carry = body(block, carry, index) over the rows that chunks do not hold."""
-    chunk, width = _chunk_size(num_rows, sizes.size), min(_BLOCK, num_rows)
-    left = jnp.maximum(sizes - chunk, 0)
-    blocks = (left + width - 1) // width
-    last = jnp.cumsum(blocks)
-    start = jnp.cumsum(sizes) - sizes + chunk
+def _for_each_block(
+    num_rows: int, sizes: Int[Array, " expert"], body: Callable, carry: Any
+) -> Any:
+    """carry = body(block, carry), over the rows that chunks do not hold."""
     stop = jnp.cumsum(sizes)
+    start = stop - sizes + _chunk_size(num_rows, sizes.size)
+    for width in _BLOCKS:
+        left = jnp.maximum(stop - start, 0)
+        smallest = width == min(_BLOCKS)
+        width = min(width, num_rows)
+        blocks = (left + width - 1) // width if smallest else left // width
+        carry = _loop(body, carry, num_rows, width, blocks, start, stop)
+        start += blocks * width
+    return carry
+
+
+def _loop(body, carry, num_rows, width, blocks, start, stop):
+    """Over so many blocks of each expert, from its own start on."""
+    last = jnp.cumsum(blocks)
 
     def one(i, carry):
         expert = (last <= i).sum(dtype=jnp.int32)
-        wanted = start[expert] + (i - (last - blocks)[expert]) * width
-        # A slice that reaches over the end is moved back by XLA, and so here.
-        first = jnp.minimum(wanted, num_rows - width)
+        meant = start[expert] + (i - (last - blocks)[expert]) * width
+        first = jnp.minimum(meant, num_rows - width)
         row = first + jnp.arange(width, dtype=jnp.int32)
-        mine = (wanted <= row) & (row < jnp.minimum(wanted + width, stop[expert]))
-        return body(_Block(expert, first, mine[:, None]), carry, i)
+        mine = (meant <= row) & (row < jnp.minimum(meant + width, stop[expert]))
+        return body(_Block(expert, meant, first, mine[:, None]), carry)
 
     return jax.lax.fori_loop(0, last[-1], one, carry)
 
 
-def _block_call(function, params, key, block, index):
+def _block_call(function, params, key, block):
     """The function of the block's rows, and the expert's parameters."""
     own = jax.tree.map(
         lambda x: jax.lax.dynamic_index_in_dim(x, block.expert, keepdims=False), params
     )
-    # Chunks draw from split keys; folding in what no split reaches keeps them apart.
-    key = None if key is None else jax.random.fold_in(jax.random.fold_in(key, 1), index)
+    key = None if key is None else jax.random.fold_in(key, block.start)
     return lambda own, x: function(own, x, key), own
 
 
@@ -140,28 +158,31 @@ def _add_to_slice(values: Array, block: _Block, change: Array) -> Array:
 
 def _forward(function, params, rows, sizes, key):
     table = _chunks(rows.shape[0], sizes)
+    of_chunks, of_blocks = (None, None) if key is None else jax.random.split(key)
     # An empty slot holds any row: its result is not read, and its gradient is 0.
     chunks = rows.at[table.row_of_slot].get(mode="clip")
     results, pullback = jax.vjp(
-        lambda params, x: _apply_to_chunks(function, params, x, key), params, chunks
+        lambda params, x: _apply_to_chunks(function, params, x, of_chunks),
+        params,
+        chunks,
     )
 
-    def one(block, out, index):
-        call, own = _block_call(function, params, key, block, index)
+    def one(block, out):
+        call, own = _block_call(function, params, of_blocks, block)
         return _add_to_slice(out, block, call(own, _slice(rows, block)))
 
     out = rows_of(results, table.slot_of_row)
     out = _for_each_block(rows.shape[0], sizes, one, out)
-    return out, (params, rows, sizes, key, table, pullback)
+    return out, (params, rows, sizes, of_blocks, table, pullback)
 
 
 def _backward(function, residuals, cotangent):
-    params, rows, sizes, key, table, pullback = residuals
+    params, rows, sizes, of_blocks, table, pullback = residuals
     d_params, d_chunks = pullback(rows_of(cotangent, table.row_of_slot))
 
-    def one(block, carry, index):
+    def one(block, carry):
         d_params, d_rows = carry
-        call, own = _block_call(function, params, key, block, index)
+        call, own = _block_call(function, params, of_blocks, block)
         _, of_block = jax.vjp(call, own, _slice(rows, block))
         d_own, change = of_block(jnp.where(block.mine, _slice(cotangent, block), 0))
         d_params = jax.tree.map(

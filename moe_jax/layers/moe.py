@@ -68,7 +68,8 @@ class MoELayer(nn.Module):
       activation: relu, gelu, swiglu or geglu.
       expert_dropout: rate on the experts' hidden activations.
       init_scale: variance of an expert's kernel times its fan-in.
-      record_experts: also report each token's experts, for router `replay`.
+      record_experts: also report each token's experts, -1 for a choice given up,
+        as `router/experts` for router `replay`.
       dtype: compute dtype of the experts; the router runs in float32.
     """
 
@@ -185,7 +186,8 @@ class MoELayer(nn.Module):
             sequence_length=x.shape[1],
         ) | routing.router_metrics(decision, assignments, logits, real)
         if self.record_experts and isinstance(decision, routing.Routing):
-            reports["router/experts"] = decision.experts.reshape(*x.shape[:2], -1)
+            made = jnp.where(decision.wanted, decision.experts, -1)
+            reports["router/experts"] = made.reshape(*x.shape[:2], -1)
         return out, reports
 
     def _check(self, tokens_per_group: int) -> None:

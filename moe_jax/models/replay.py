@@ -15,13 +15,15 @@ router. Both passes see the same rows. A record is an int32 array [B, L, K] a sp
 layer, of any router of token choice, and stays on the device unless it is fetched.
 
 With the same parameters, and routers that weigh the K experts by their renormalized
-softmax, a replay gives the same logits, too, so long as the first pass had no jitter
-and gave up no choice.
+softmax, a replay gives the same logits, too, so long as the first pass had no jitter.
+A choice that was given up, as GShard's second one is by chance, is recorded as -1 and
+not asked for again.
 
 Source: routing replay, Ma et al. 2025, arXiv:2510.11370.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from jaxtyping import Array
 from ml_collections import ConfigDict
@@ -71,11 +73,7 @@ def replay_config(config: ConfigDict, renormalize: bool = True) -> ConfigDict:
             "moe.router='replay' weighs them by: its parameters do not fit; those of "
             "'topk' would"
         )
-    replaying = config.copy_and_resolve_references()
-    replaying.moe.router = "replay"
-    replaying.moe.router_options = ConfigDict({"renormalize": renormalize})
-    replaying.moe.router_options.unlock()
-    return replaying
+    return with_router(config, "replay", {"renormalize": renormalize})
 
 
 def replay_state(
@@ -109,6 +107,17 @@ def replay_state(
     return {
         "blocks": {place: {"ffn": {"recorded": by_place[place]}} for place in places}
     }
+
+
+def with_router(
+    config: ConfigDict, router: str, options: Mapping[str, Any]
+) -> ConfigDict:
+    """Returns a copy of `config` with another router, and exactly these options."""
+    changed = config.copy_and_resolve_references()
+    changed.moe.router = router
+    changed.moe.router_options = ConfigDict(dict(options))
+    changed.moe.router_options.unlock()
+    return changed
 
 
 def sparse_places(config: ConfigDict) -> tuple[str, ...]:

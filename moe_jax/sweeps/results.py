@@ -22,7 +22,8 @@ _SUMMARY_NAMES = {
     "perplexity": "loss/perplexity",
     "dropped": "train/router/dropped",
     "dropped_held_out": "router/dropped",
-    "max_vio": "router/max_vio",
+    "max_vio": "router/max_vio_global",
+    "max_vio_batch": "router/max_vio",
     "active_parameters": "parameters/active",
     "total_parameters": "parameters/total",
     "flops_per_token": "flops_per_token/training",
@@ -64,7 +65,7 @@ class ArmResult(NamedTuple):
       difference: what these differences say; None for the baseline itself and
         where no seed is finished in both arms.
       dropped: mean share of dropped token choices in training; None if dense.
-      max_over_mean: largest load over mean load, held out; None if dense.
+      max_over_mean: largest load over mean load, held out set; None if dense.
       step_time: mean step time over the baseline's of the same seed.
       active_parameters: of the arm's model.
       flops_per_token: training.

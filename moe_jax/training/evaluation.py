@@ -32,9 +32,11 @@ def evaluate(
       eval_sets: by label.
 
     Returns:
-      By label: the metrics of training averaged by real targets, and
+      By label: the metrics of training averaged by real targets;
       `loss/perplexity` and `loss/bits_per_byte` (nats over all targets, in bits,
-      per UTF-8 byte of the same targets).
+      per UTF-8 byte of the same targets); and `router/max_vio_global`, the largest
+      load over the mean load, minus 1, over the whole set (`router/max_vio`: of a
+      batch), the mean over layers (Wang et al. 2024, arXiv:2408.15664).
     """
     return {
         label: _evaluate_set(experiment, eval_step, variables, eval_set)
@@ -94,6 +96,9 @@ def _evaluate_set(
     }
     loss = mean["loss/cross_entropy"]
     bits = loss * targets.sum() / math.log(2)
+    if "router/load" in mean:
+        largest = mean["router/load"].max(axis=-1) * mean["router/load"].shape[-1]
+        mean["router/max_vio_global"] = largest.mean() - 1
     mean["loss/perplexity"] = np.exp(min(loss, 700.0))
     mean["loss/bits_per_byte"] = bits / max(eval_set.num_bytes, 1)
     return {name: np.asarray(value).tolist() for name, value in mean.items()}

@@ -17,7 +17,12 @@ from ml_collections import ConfigDict
 from moe_jax.errors import UserError
 from moe_jax.layers import ROUTER_STATE
 from moe_jax.models.decoder import from_depth
-from moe_jax.models.replay import RECORD, sparse_places, with_recording
+from moe_jax.models.replay import (
+    RECORD,
+    sparse_places,
+    with_recording,
+    with_router,
+)
 from moe_jax.routing import router_options
 
 # Routers that choose by the logits alone, so that a task's embedding gives all of
@@ -36,14 +41,16 @@ class _Cut(NamedTuple):
     """What stays of the sparse layers.
 
     Attributes:
-      fields: fields of the config's `moe` that change.
-      options: options of the router that is left.
+      router: its router.
+      options: that router's options.
+      fields: other fields of the config's `moe` that change.
       experts: by place of the block pattern, the experts that stay.
       columns: the same of the columns of the router's kernel.
     """
 
-    fields: Mapping[str, Any]
+    router: str
     options: Mapping[str, Any]
+    fields: Mapping[str, Any]
     experts: Indices
     columns: Indices
 
@@ -66,7 +73,8 @@ def extract_task(
     raised to where nothing is dropped. In training, a router that draws or jitters
     could choose others than the K experts, and here cannot.
 
-    The part has one task: its inputs may keep the task ids that they had.
+    The part has one task: its inputs may keep the task ids that they had. Its
+    experts are fewer: `mesh.expert` may have to follow.
 
     Args:
       config: the whole experiment.
@@ -94,11 +102,9 @@ def extract_task(
     else:
         cut = _choice(config, params, router_state, task)
 
-    extracted = config.copy_and_resolve_references()
+    extracted = with_router(config, cut.router, cut.options)
     for field, value in cut.fields.items():
         extracted.moe[field] = value
-    extracted.moe.router_options = ConfigDict(dict(cut.options))
-    extracted.moe.router_options.unlock()
     row = None
     if moe.routing_unit == "task":
         extracted.moe.num_tasks, row = 1, min(task, moe.num_tasks - 1)
@@ -118,11 +124,11 @@ def extract_task(
 def _choice(config: ConfigDict, params: Any, router_state: Any, task: int) -> _Cut:
     """The K experts that the router chooses for the task's embedding."""
     moe = config.moe
-    options = {**router_options(moe.router), **moe.router_options.to_dict()}
-    _check_choice(config, options)
+    _check_choice(config)
     _check_task(task, moe.num_tasks, "moe.num_tasks")
-    experts = _chosen(config, options, params, router_state, task)
-    if moe.router == "loss_free":
+    experts = _chosen(config, params, router_state, task)
+    options = moe.router_options.to_dict()
+    if moe.router == "loss_free":  # groups of experts do not outlive the others
         options |= {"num_groups": 1, "num_selected_groups": 1}
     selected = moe.num_selected_experts
     # The factor by which an expert has a slot for every token of a group.
@@ -132,12 +138,12 @@ def _choice(config: ConfigDict, params: Any, router_state: Any, task: int) -> _C
         "train_capacity_factor": max(moe.train_capacity_factor, enough),
         "eval_capacity_factor": max(moe.eval_capacity_factor, enough),
     }
-    return _Cut(fields, options, experts, experts)
+    return _Cut(moe.router, options, fields, experts, experts)
 
 
-def _check_choice(config: ConfigDict, options: Mapping[str, Any]) -> None:
+def _check_choice(config: ConfigDict) -> None:
     """Refuses routers whose experts or gates depend on more than the K experts."""
-    router, unit = config.moe.router, config.moe.routing_unit
+    router, unit, options = config.moe.router, config.moe.routing_unit, _options(config)
     if unit == "task" and router == "switch":
         raise UserError(
             "moe.router='switch' weighs an expert by its probability among all, which "
@@ -168,21 +174,17 @@ def _check_choice(config: ConfigDict, options: Mapping[str, Any]) -> None:
         )
 
 
-def _chosen(
-    config: ConfigDict,
-    options: Mapping[str, Any],
-    params: Any,
-    router_state: Any,
-    task: int,
-) -> Indices:
+def _chosen(config: ConfigDict, params: Any, router_state: Any, task: int) -> Indices:
     """Each layer's experts for a task, by index, as one token of it tells."""
-    probe = config.copy_and_resolve_references()
+    options = config.moe.router_options.to_dict()
+    # Experts that are given up, always or by chance, are a task's own all the same.
+    options.pop("eval_policy", None)
+    probe = with_router(config, config.moe.router, options)
     probe.moe.group_size, probe.moe.dispatcher = 0, "gather"
-    if "eval_policy" in options:
-        probe.moe.router_options.eval_policy = "all"  # given up: still to be kept
     model = with_recording(probe, params["embed"]["embedding"].shape[0])
     token = jnp.zeros((1, 1), jnp.int32)
-    reports = model.apply(
+    apply = jax.jit(model.apply, static_argnames="train")
+    reports = apply(
         {"params": params, ROUTER_STATE: router_state},
         token,
         token + 1,
@@ -199,8 +201,7 @@ def _chosen(
 def _domain(config: ConfigDict, task: int) -> _Cut:
     """The experts of the task's domain; who of them serves a token stays hashed."""
     moe = config.moe
-    options = {**router_options(moe.router), **moe.router_options.to_dict()}
-    domains = options["num_domains"]
+    domains = _options(config)["num_domains"]
     if domains == 1:
         raise UserError(
             "moe.router_options['num_domains']=1: all tasks share all experts; with 2 "
@@ -209,19 +210,26 @@ def _domain(config: ConfigDict, task: int) -> _Cut:
     _check_task(task, domains, "moe.router_options['num_domains']")
     size = moe.num_experts // domains
     experts = _everywhere(config, task * size + jnp.arange(size))
-    return _Cut({"num_experts": size}, {"num_domains": 1}, experts, experts)
+    fields = {"num_experts": size}
+    return _Cut(moe.router, {"num_domains": 1}, fields, experts, experts)
 
 
 def _gate(config: ConfigDict, task: int) -> _Cut:
     """All experts, and the columns of the task's own gate."""
     moe = config.moe
-    options = {**router_options(moe.router), **moe.router_options.to_dict()}
-    _check_task(task, options["num_tasks"], "moe.router_options['num_tasks']")
+    num_tasks = _options(config)["num_tasks"]
+    _check_task(task, num_tasks, "moe.router_options['num_tasks']")
     index = jnp.arange(moe.num_experts)
     columns = _everywhere(config, task * moe.num_experts + index)
     whole = moe.num_selected_experts == moe.num_experts
-    router, left = ("soft", {}) if whole else ("topk", {"gates": "raw"})
-    return _Cut({"router": router}, left, _everywhere(config, index), columns)
+    router, options = ("soft", {}) if whole else ("topk", {"gates": "raw"})
+    return _Cut(router, options, {}, _everywhere(config, index), columns)
+
+
+def _options(config: ConfigDict) -> dict[str, Any]:
+    """The router's options, those with their defaults, too."""
+    set_here = config.moe.router_options.to_dict()
+    return router_options(config.moe.router) | set_here
 
 
 def _check_task(task: int, count: int, field: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from configs import base
-from moe_jax.analysis import describe
+from moe_jax.analysis import describe, router_list
 from moe_jax.errors import UserError
 from moe_jax.models import build_model, init_params
 from moe_jax.routing import ROUTERS
@@ -72,11 +72,15 @@ def test_the_description_is_valid_json():
 
 
 def test_every_router_is_listed_with_its_options():
-    text = text_of(describe.routers_table())
+    text = text_of(router_list.routers_table())
     for name in ROUTERS:
         assert name in text
     assert "threshold=0.5" in text
-    assert json.loads(json.dumps(describe.routers()))[0]["name"] == "switch"
+    listed = {r["name"]: r for r in json.loads(json.dumps(router_list.routers()))}
+    assert listed.keys() == ROUTERS.keys()
+    assert listed["expert_choice"]["causality"] == "future"
+    assert listed["noisy_topk"]["losses"] == ["load"]
+    assert "2101.03961" in listed["switch"]["source"]
 
 
 def test_what_cannot_work_is_refused():

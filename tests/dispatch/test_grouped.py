@@ -33,7 +33,8 @@ class Shape(NamedTuple):
 
 
 SHAPES = (
-    Shape(150, 4, 3, 5),  # chunks and several blocks
+    Shape(400, 4, 3, 5),  # chunks, large blocks and small ones
+    Shape(150, 4, 3, 5),  # chunks and small blocks
     Shape(7, 3, 2, 2),  # fewer rows than a block has
     Shape(5, 12, 2, 3),  # more groups than rows
     Shape(40, 1, 4, 3),

@@ -1,23 +1,32 @@
-"""The README's example: the sparse layer in a model that is not of this package."""
+"""The README's examples: the layer in a foreign model, and a foreign router."""
 
 import pathlib
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
+from moe_jax import MoELayer
+from moe_jax.routing import ROUTERS
+
 README = pathlib.Path(__file__).parents[2] / "README.md"
+
+
+def readme_code(name: str) -> str:
+    """The code block behind a marker such as `<!-- example: foreign model -->`."""
+    pattern = rf"<!-- example: {name} -->\s*```python\n(.*?)```"
+    found = re.search(pattern, README.read_text(), re.DOTALL)
+    assert found, f"README.md has lost its example {name!r}"
+    return found[1]
 
 
 @pytest.fixture(scope="module")
 def example():
     """What the README's code defines, run as one jitted program."""
-    pattern = r"<!-- example: foreign model -->\s*```python\n(.*?)```"
-    found = re.search(pattern, README.read_text(), re.DOTALL)
-    assert found, "README.md has lost its example of a foreign model"
-    code, names = compile(found[1], str(README), "exec"), {}
+    code, names = compile(readme_code("foreign model"), str(README), "exec"), {}
 
     @jax.jit
     def run():
@@ -56,3 +65,29 @@ def test_the_readmes_example_learns_under_jit_with_optax(example):
 
     losses = train(example["params"])
     assert losses[-1] < losses[0] - 0.5
+
+
+@pytest.mark.fast
+def test_the_readmes_router_works_in_the_layer(monkeypatch):
+    code = readme_code("new router")
+    assert len(code.splitlines()) < 20
+    monkeypatch.setitem(ROUTERS, "tempered", None)  # taken out again afterwards
+    exec(compile(code, str(README), "exec"), {})
+    layer = MoELayer(
+        num_experts=4,
+        d_ff=8,
+        num_selected_experts=2,
+        router="tempered",
+        router_options={"temperature": 0.5},
+        dispatcher="dropless",
+    )
+    x = jax.random.normal(jax.random.key(0), (1, 8, 3))
+    variables = layer.init(jax.random.key(1), x, train=False)
+    out, reports = layer.apply(variables, x, train=False)
+    logits = x @ variables["params"]["router"]["kernel"]
+    probs = jnp.sort(jax.nn.softmax(logits / 0.5), axis=-1)
+    np.testing.assert_allclose(
+        reports["router/gate"], probs[..., -2:].sum(axis=-1).mean(), rtol=1e-6
+    )
+    assert out.shape == x.shape
+    assert reports["router/dropped"] == 0

@@ -1,15 +1,10 @@
 """Router options: what is refused, and in which words."""
 
-import jax
-import jax.numpy as jnp
 import pytest
 
-from moe_jax import MoELayer
 from moe_jax.errors import UserError
 from moe_jax.routing import (
     ROUTERS,
-    Router,
-    Routing,
     Sizes,
     check_router,
     draws,
@@ -109,20 +104,3 @@ def test_a_router_draws_only_where_its_result_depends_on_the_key(
 ):
     sizes = Sizes(4, ROUTERS[name].num_selected or 2, tokens=8, capacity=4)
     assert draws(name, sizes, options, train=train) == drawn
-
-
-def test_a_new_router_is_one_function_and_one_entry(monkeypatch):
-    def first(logits, *, num_selected, power: float = 1.0):
-        probs = jax.nn.softmax(logits * power)
-        gates, experts = jax.lax.top_k(probs, num_selected)
-        return Routing(probs, experts, gates, jnp.ones(experts.shape, bool))
-
-    monkeypatch.setitem(ROUTERS, "first", Router(first, source="a test"))
-    check_router("first", Sizes(4, 2, tokens=8, capacity=4), {"power": 2.0})
-    layer = MoELayer(
-        4, 8, num_selected_experts=2, router="first", eval_capacity_factor=4.0
-    )
-    x = jnp.ones((1, 8, 3))
-    variables = layer.init(jax.random.key(0), x, train=False)
-    _, reports = layer.apply(variables, x, train=False)
-    assert reports["router/dropped"] == 0

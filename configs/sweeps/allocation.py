@@ -21,6 +21,7 @@ BASELINE = "choice_major"
 def get_sweep(config):
     """Returns arm name -> overrides of `config`."""
     tight = {**router("topk", 2), "moe.train_capacity_factor": 1.0}
+    tight["moe.eval_capacity_factor"] = 1.0
     orders = ("choice_major", "token_major", "batch_priority", "probability", "random")
     arms = {
         order: {**tight, "moe.allocation": order, "moe.allow_future": True}
@@ -28,5 +29,5 @@ def get_sweep(config):
     }
     return arms | {
         "reroute": {**tight, "moe.overflow": "reroute"},
-        "dropless": {**tight, "moe.dispatcher": "dropless"},
+        "dropless": {**router("topk", 2), "moe.dispatcher": "dropless"},
     }

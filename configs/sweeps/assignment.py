@@ -19,9 +19,11 @@ BASELINE = "switch"
 
 def get_sweep(config):
     """Returns arm name -> overrides of `config`."""
-    future = {"moe.allow_future": True, "loss.load_balance": 0.0}
+    # Greedy choices in evaluation are not balanced, and BASE knows no capacity.
+    dropless = {"moe.dispatcher": "dropless"}
+    future = {**dropless, "moe.allow_future": True, "loss.load_balance": 0.0}
     return {
-        "switch": router("switch", 1),
+        "switch": {**router("switch", 1), **dropless},
         "base": {**router("base", 1), **future},
         "base_sinkhorn": {**router("base", 1, solver="sinkhorn"), **future},
         "sinkhorn": {**router("sinkhorn", 1), **future},

@@ -1,7 +1,7 @@
 """Experts that choose tokens: balanced, and not causal.
 
 Arms:
-  top2              token choice (baseline)
+  top2              token choice, nothing dropped (baseline)
   expert_choice     softmax over experts, two experts a token on average
   over_tokens       softmax over tokens (Mesh-TensorFlow)
   capped            at most three experts a token
@@ -20,17 +20,22 @@ BASELINE = "top2"
 
 def get_sweep(config):
     """Returns arm name -> overrides of `config`."""
-    future = {"moe.allow_future": True, "moe.train_capacity_factor": 1.0}
+    future = {"moe.allow_future": True, "loss.load_balance": 0.0}
+    # Here the factor is how many tokens experts take, not room for them.
+    exact = {
+        **future,
+        "moe.train_capacity_factor": 1.0,
+        "moe.eval_capacity_factor": 1.0,
+    }
     return {
-        "top2": router("topk", 2),
-        "expert_choice": {**router("expert_choice", 2), **future},
-        "over_tokens": {
-            **router("expert_choice", 2, softmax_axis="tokens"),
+        "top2": {**router("topk", 2), "moe.dispatcher": "dropless"},
+        "expert_choice": {**router("expert_choice", 2), **exact},
+        "over_tokens": {**router("expert_choice", 2, softmax_axis="tokens"), **exact},
+        "capped": {**router("expert_choice", 2, max_experts_per_token=3), **exact},
+        "batchwise": {
+            **router("batchwise", 2),
             **future,
+            "moe.dispatcher": "dropless",
+            "loss.thresholds": 0.1,
         },
-        "capped": {
-            **router("expert_choice", 2, max_experts_per_token=3),
-            **future,
-        },
-        "batchwise": {**router("batchwise", 2), **future, "loss.thresholds": 1.0},
     }

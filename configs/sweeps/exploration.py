@@ -20,11 +20,12 @@ BASELINE = "argmax"
 
 def get_sweep(config):
     """Returns arm name -> overrides of `config`."""
-    switch = {**router("switch", 1), "moe.jitter": 0.0}
+    calm = {"moe.jitter": 0.0, "moe.router_input_dropout": 0.0}
+    switch = {**router("switch", 1), **calm}
     jitter = {**switch, "moe.jitter": 0.01}
     return {
         "argmax": switch,
-        "sample": router("switch", 1, exploration="sample"),
+        "sample": {**router("switch", 1, exploration="sample"), **calm},
         "input_dropout": {**switch, "moe.router_input_dropout": 0.1},
         "input_jitter": {**jitter, "moe.jitter_target": "inputs"},
         "logit_jitter": {**jitter, "moe.jitter_target": "logits"},

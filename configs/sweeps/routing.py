@@ -24,7 +24,8 @@ def get_sweep(config):
     switch = router("switch", 1)
     of_base = config.moe.router_options if config.moe.router == "gshard" else {}
     gshard = router("gshard", 2, **of_base)
-    dense = twin.twin_pattern(config.model.block_pattern, config.moe.d_ff)
+    width = config.moe.d_ff * (1 + config.moe.num_shared_experts)
+    dense = twin.twin_pattern(config.model.block_pattern, width)
     return {
         "dense": {**switch, "model.block_pattern": dense},
         "switch": switch,

@@ -22,19 +22,22 @@ BASELINE = "top2"
 
 def get_sweep(config):
     """Returns arm name -> overrides of `config`."""
-    top2 = router("topk", 2)
+    # Documents whose tokens all want the same experts fit no capacity.
+    dropless = {"moe.dispatcher": "dropless"}
+    top2 = {**router("topk", 2), **dropless}
+    future = {"moe.allow_future": True}
     return {
         "top2": top2,
         "mlp": {**top2, "moe.router_net": "mlp"},
         "cosine": {**top2, "moe.router_net": "cosine"},
-        "hierarchical": router("hierarchical", 2, groups_per_token=2),
-        "grouped": router("hierarchical", 2, groups_per_token=1),
-        "shared": {**router("topk", 1, gates="raw"), "moe.num_shared_experts": 1},
-        "prefix": {**top2, "moe.routing_unit": "prefix"},
-        "sentence": {
-            **top2,
-            "moe.routing_unit": "sentence",
-            "moe.allow_future": True,
+        "hierarchical": {**router("hierarchical", 2, groups_per_token=2), **dropless},
+        "grouped": {**router("hierarchical", 2, groups_per_token=1), **dropless},
+        "shared": {
+            **router("topk", 1, gates="raw"),
+            **dropless,
+            "moe.num_shared_experts": 1,
         },
-        "topology": {**router("topology", 2), "moe.allow_future": True},
+        "prefix": {**top2, "moe.routing_unit": "prefix"},
+        "sentence": {**top2, "moe.routing_unit": "sentence", **future},
+        "topology": {**router("topology", 2), **dropless, **future},
     }

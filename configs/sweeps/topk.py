@@ -9,7 +9,7 @@ Arms:
   after_drop        renormalized over the choices that got a slot
   threshold         second choice only above 0.2
   random_second     second choice by chance, as in GShard
-  random_k          K drawn from 1 to 5 for each token in training
+  random_k          K drawn from 1 to 5 for each token; 5 in evaluation
   top4              four experts a token
 
     python -m experiments.sweep --config=configs/quickstart.py \

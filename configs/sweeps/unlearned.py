@@ -18,9 +18,11 @@ BASELINE = "switch"
 
 def get_sweep(config):
     """Returns arm name -> overrides of `config`."""
-    free = {"loss.load_balance": 0.0}
+    # Frequent ids fill some experts: with a capacity this would compare drops.
+    dropless = {"moe.dispatcher": "dropless"}
+    free = {**dropless, "loss.load_balance": 0.0}
     return {
-        "switch": router("switch", 1),
+        "switch": {**router("switch", 1), **dropless},
         "hash": {**router("hash", 1), **free},
         "random": {**router("random", 1), **free},
         "random_routed": {**router("random_routed", 1), **free},

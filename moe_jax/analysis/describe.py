@@ -11,6 +11,7 @@ from moe_jax.analysis import accounting
 from moe_jax.data import open_data
 from moe_jax.data.mixture import mixture_parts
 from moe_jax.data.tokenizers import open_tokenizer
+from moe_jax.dispatch import DISPATCHERS
 from moe_jax.errors import UserError
 from moe_jax.models import abstract_params, build_model, padded_vocab
 from moe_jax.parallel import param_axes
@@ -29,8 +30,8 @@ class Description:
       parameters: see `accounting.ParameterCount`.
       flops: per token; see `accounting.FlopCount`.
       tokens_per_group: S; 0 without sparse layers.
-      train_capacity: C in training; 0 without sparse layers.
-      eval_capacity: C in evaluation; 0 without sparse layers.
+      train_capacity: C in training; 0 without sparse layers or slots.
+      eval_capacity: C in evaluation; 0 without sparse layers or slots.
       tokens_per_step: of the whole batch.
       training_flops: FLOPs of the whole run, `flops.training` for every token.
       state_bytes: see `accounting.state_bytes`.
@@ -73,6 +74,7 @@ def describe(config: ConfigDict) -> Description:
     params = abstract_params(build_model(config, tokens))
     flops = accounting.count_flops(params, config)
     sparse = accounting.num_moe_layers(config) > 0
+    slots = sparse and DISPATCHERS[config.moe.dispatcher].has_slots
     tokens_per_step = config.train.batch_size * config.data.sequence_length
     optimizer = make_optimizer(config, param_axes(params))
     return Description(
@@ -81,8 +83,8 @@ def describe(config: ConfigDict) -> Description:
         parameters=accounting.count_parameters(params, config),
         flops=flops,
         tokens_per_group=accounting.tokens_per_group(config) if sparse else 0,
-        train_capacity=accounting.capacity(config, train=True) if sparse else 0,
-        eval_capacity=accounting.capacity(config, train=False) if sparse else 0,
+        train_capacity=accounting.capacity(config, train=True) if slots else 0,
+        eval_capacity=accounting.capacity(config, train=False) if slots else 0,
         tokens_per_step=tokens_per_step,
         training_flops=flops.training * tokens_per_step * config.train.num_steps,
         state_bytes=accounting.state_bytes(params, optimizer),

@@ -4,7 +4,8 @@ from moe_jax.layers.activations import ACTIVATIONS, activate, is_gated
 from moe_jax.layers.attention import IMPLEMENTATIONS, Attention, attend
 from moe_jax.layers.experts import ExpertBank
 from moe_jax.layers.ffn import DenseFFN
-from moe_jax.layers.moe import ROUTER_STATE, ROUTING_UNITS, MoELayer, group_size
+from moe_jax.layers.grouping import group_size
+from moe_jax.layers.moe import ROUTER_STATE, ROUTING_UNITS, MoELayer
 from moe_jax.layers.norms import NORMS, make_norm
 from moe_jax.layers.router import JITTER_TARGETS, NETS
 

@@ -21,6 +21,7 @@ from moe_jax.errors import UserError, check_choice
 from moe_jax.layers.activations import ACTIVATIONS
 from moe_jax.layers.experts import ExpertBank
 from moe_jax.layers.ffn import DenseFFN
+from moe_jax.layers.grouping import group_size, unique_documents
 from moe_jax.layers.router import RouterNet
 from moe_jax.routing.capacity import ROUNDINGS
 
@@ -128,7 +129,7 @@ class MoELayer(nn.Module):
           x: features; the caller adds the residual.
           train: training capacity, noise and dropout. Needs `rngs` with `router`
             where the router draws or jitters (evaluation too, where its policy
-            there is random), `dropout` where experts drop out.
+            there or the allocation is random), `dropout` where experts drop out.
           mask: False for padding, which then takes no slot and no part in losses
             and metrics; None: all tokens are real.
           token_ids: the vocabulary's ids, for routers that look at them.
@@ -147,13 +148,15 @@ class MoELayer(nn.Module):
         # Parameters do not depend on the groups: any dummy input initializes.
         wanted = 0 if self.is_initializing() else self.group_size
         size = group_size(x.shape[0], x.shape[1], wanted)
-        self._check(size)
+        self._check(size, train)
         tokens = x.reshape(-1, size, x.shape[-1])
         real = jnp.ones(x.shape[:2], bool) if mask is None else mask
+        documents = real.astype(jnp.int32) if segment_ids is None else segment_ids
+        seen = self._seen_by_router(x, documents, task_ids).reshape(tokens.shape)
         given = {
             "mask": real,
             "token_ids": token_ids,
-            "segment_ids": _documents(segment_ids),
+            "segment_ids": unique_documents(segment_ids),
             "task_ids": task_ids,
         }
         given = {
@@ -164,7 +167,7 @@ class MoELayer(nn.Module):
         real = given["mask"]
 
         with jax.named_scope("router"):
-            logits, decision = self._route(tokens, given, train)
+            logits, decision = self._route(seen, given, train)
         if isinstance(decision, routing.Mixing):
             mixed, assignments = self._mix(decision, tokens, train), None
         else:
@@ -190,7 +193,7 @@ class MoELayer(nn.Module):
             reports["router/experts"] = made.reshape(*x.shape[:2], -1)
         return out, reports
 
-    def _check(self, tokens_per_group: int) -> None:
+    def _check(self, tokens_per_group: int, train: bool) -> None:
         check_choice("moe.dispatcher", self.dispatcher, DISPATCHERS)
         check_choice("moe.routing_unit", self.routing_unit, ROUTING_UNITS)
         check_choice("moe.capacity_rounding", self.capacity_rounding, ROUNDINGS)
@@ -199,7 +202,7 @@ class MoELayer(nn.Module):
             # A dummy input of one token says nothing about divisibility.
             tokens_per_group = self.group_size or self.num_experts
         sizes = self._sizes(tokens_per_group)
-        routing.check_router(self.router, sizes, self.router_options)
+        routing.check_router(self.router, sizes, self.router_options, train=train)
 
     def _sizes(self, tokens_per_group: int) -> routing.Sizes:
         return routing.Sizes(
@@ -232,7 +235,7 @@ class MoELayer(nn.Module):
             input_dropout=self.router_input_dropout,
             name="router",
         )
-        logits, extras = net(self._unit(tokens, given), train=train)
+        logits, extras = net(tokens, train=train)
         asked = {
             "num_selected": self.num_selected_experts,
             "num_experts": self.num_experts,
@@ -268,24 +271,26 @@ class MoELayer(nn.Module):
             )
         return jax.random.key(0)
 
-    def _unit(
-        self, tokens: Float[Array, "group token embed"], given: Mapping[str, Array]
-    ) -> Float[Array, "group token embed"]:
-        """What the router sees instead of each token."""
+    def _seen_by_router(
+        self,
+        x: Float[Array, "batch length embed"],
+        documents: Int[Array, "batch length"],
+        task_ids: Int[Array, "batch length"] | None,
+    ) -> Float[Array, "batch length embed"]:
+        """What the router sees instead of each token, by `routing_unit`."""
         if self.routing_unit == "token":
-            return tokens
-        if self.routing_unit == "task":
-            if "task_ids" not in given:
-                raise UserError("moe.routing_unit='task' needs task_ids")
-            shape = (self.num_tasks, tokens.shape[-1])
-            table = self.param("task_embedding", nn.initializers.normal(1.0), shape)
-            return jnp.take(table, given["task_ids"], axis=0, mode="clip")
-        segments = given["segment_ids"] if "segment_ids" in given else given["mask"]
-        pool = {
-            "sentence": routing.segment_mean,
-            "prefix": routing.causal_segment_mean,
-        }[self.routing_unit]
-        return pool(tokens.astype(jnp.float32), segments.astype(jnp.int32))
+            return x
+        if self.routing_unit == "prefix":
+            return routing.causal_segment_mean(x.astype(jnp.float32), documents)
+        if self.routing_unit == "sentence":
+            return routing.segment_mean(x.astype(jnp.float32), documents)
+        if task_ids is None:
+            raise UserError(
+                "moe.routing_unit='task' needs task_ids: pass them to the layer"
+            )
+        shape = (self.num_tasks, x.shape[-1])
+        table = self.param("task_embedding", nn.initializers.normal(1.0), shape)
+        return jnp.take(table, task_ids, axis=0, mode="clip")
 
     def _kept_state(
         self, tokens: Float[Array, "group token embed"], names: frozenset[str]
@@ -316,16 +321,28 @@ class MoELayer(nn.Module):
     ) -> routing.Assignments:
         if isinstance(decision, routing.ExpertChoice):
             return routing.of_expert_choice(decision)
-        slots = self._capacity(tokens_per_group, train)
+        slotted = DISPATCHERS[self.dispatcher].has_slots
         return routing.allocate(
             decision,
-            slots if DISPATCHERS[self.dispatcher].has_slots else None,
+            self._capacity(tokens_per_group, train) if slotted else None,
             self.allocation,
             overflow=self.overflow,
             tries=self.reroute_tries,
             renormalize_kept=self.renormalize_kept,
-            rng=self.make_rng("router") if self.allocation == "random" else None,
+            rng=self._allocation_key(slotted),
         )
+
+    def _allocation_key(self, slotted: bool) -> Array | None:
+        if self.allocation != "random":
+            return None
+        if not slotted:
+            return jax.random.key(0)  # nothing is allocated
+        if not self.has_rng("router"):
+            raise UserError(
+                "moe.allocation='random' draws random numbers: pass "
+                "rngs={'router': key}"
+            )
+        return self.make_rng("router")
 
     def _exchange(
         self,
@@ -395,34 +412,3 @@ class MoELayer(nn.Module):
             dtype=self.dtype,
             name="shared",
         )
-
-
-def _documents(
-    segment_ids: Int[Array, "batch length"] | None,
-) -> Int[Array, "batch length"] | None:
-    """Ids that differ between rows, too: a group may hold several. 0: padding."""
-    if segment_ids is None:
-        return None
-    rows, length = segment_ids.shape
-    offset = jnp.arange(rows, dtype=jnp.int32)[:, None] * (length + 1)
-    return jnp.where(segment_ids > 0, segment_ids + offset, 0)
-
-
-def group_size(batch: int, length: int, wanted: int) -> int:
-    """Returns S, the number of tokens in a group.
-
-    Args:
-      batch: sequences.
-      length: tokens per sequence.
-      wanted: S, which must divide batch * length; 0: one sequence.
-
-    Raises:
-      UserError: the tokens cannot be cut into groups of that size.
-    """
-    size = wanted or length
-    if (batch * length) % size:
-        raise UserError(
-            f"moe.group_size={wanted} does not divide {batch} x {length} tokens "
-            f"(batch x length); {length} (or 0: one sequence a group) would"
-        )
-    return size

@@ -72,6 +72,7 @@ class RouterNet(nn.Module):
         if "noise_logits" in self.extras:
             shape = (features.shape[-1], self.num_experts)
             kernel = self.param("noise_kernel", nn.initializers.zeros, shape)
+            kernel = jax.lax.stop_gradient(kernel) if self.frozen else kernel
             extras["noise_logits"] = _project(features, kernel)
         if "thresholds" in self.extras:
             start = nn.initializers.constant(1 / self.num_experts)

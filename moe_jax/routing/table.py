@@ -183,8 +183,16 @@ class Sizes(NamedTuple):
     capacity: int
 
 
-def check_router(name: str, sizes: Sizes, options: Mapping[str, Any]) -> None:
+def check_router(
+    name: str, sizes: Sizes, options: Mapping[str, Any], *, train: bool = True
+) -> None:
     """Refuses a router that does not exist, or that cannot work like this.
+
+    Args:
+      name: of the router.
+      sizes: of the layer.
+      options: the router's own.
+      train: whether it will be trained at these sizes, or only evaluated.
 
     Raises:
       UserError: one line with the field, its value and what would work.
@@ -220,8 +228,8 @@ def check_router(name: str, sizes: Sizes, options: Mapping[str, Any]) -> None:
             )
         _check_type(name, key, value, defaults[key])
     try:
-        for train in (True, False):
-            trace_router(name, sizes, options, train=train)
+        for mode in (True, False) if train else (False,):
+            trace_router(name, sizes, options, train=mode)
     except ValueError as error:
         raise UserError(
             f"moe.router={name!r} with moe.router_options={dict(options)}: {error}"

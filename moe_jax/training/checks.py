@@ -6,6 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from moe_jax.dispatch import DISPATCHERS
+from moe_jax.dispatch.grouped import IMPLEMENTATIONS as GROUPED_MATMULS
 from moe_jax.errors import UserError
 from moe_jax.layers import (
     ACTIVATIONS,
@@ -39,6 +40,7 @@ CHOICES = {
     "moe.router_net": NETS,
     "moe.routing_unit": ROUTING_UNITS,
     "moe.bias_update": RULES,
+    "moe.grouped_matmul": GROUPED_MATMULS,
     "loss.importance_on": IMPORTANCE_ON,
     "loss.load_balance_counts": COUNTS,
     "loss.load_balance_at_balance": AT_BALANCE,
@@ -95,7 +97,13 @@ _NOT_NEGATIVE = (
     "moe.router_init_stddev",
     "moe.bias_update_rate",
     "loss.load_balance",
+    "loss.importance",
+    "loss.load",
     "loss.router_z",
+    "loss.router_max_z",
+    "loss.usage_variance",
+    "loss.usage_entropy",
+    "loss.thresholds",
     "loss.lm_z",
     "optimizer.clip_norm",
     "optimizer.weight_decay",

@@ -5,12 +5,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from etils import epath
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from moe_jax.errors import UserError
 from moe_jax.models.decoder import DecoderLM
+from moe_jax.training.sparse_checks import chooses_tokens
 from moe_jax.training.trained import load_trained
 
 
@@ -28,7 +30,8 @@ def generate(
     """Continues `prompt` with the model of a run.
 
     Every step runs the whole window of `data.sequence_length` tokens; a longer
-    text loses its beginning. No token is dropped: experts have a slot for each.
+    text loses its beginning. Of token choice nothing is dropped: experts have a slot
+    for each token. A router that sees later tokens sees the padding behind the text.
 
     Args:
       config: the run's config.
@@ -84,7 +87,15 @@ def _last_tokens(
 def _without_drops(config: ConfigDict) -> ConfigDict:
     config = config.copy_and_resolve_references()
     config.moe.group_size = 0
-    config.moe.eval_capacity_factor = float(config.moe.num_experts)
+    if chooses_tokens(config):
+        # Its experts take as many tokens as in evaluation.
+        logging.warning(
+            "moe.router=%r: experts choose among all tokens of the window, so that "
+            "each new token changes who is chosen",
+            config.moe.router,
+        )
+    else:
+        config.moe.eval_capacity_factor = float(config.moe.num_experts)
     return config
 
 

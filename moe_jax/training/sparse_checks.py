@@ -1,5 +1,7 @@
 """What must hold of the sparse layers of a config, before anything compiles."""
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from moe_jax.dispatch import DISPATCHERS
@@ -7,7 +9,6 @@ from moe_jax.errors import UserError
 from moe_jax.layers import group_size
 from moe_jax.routing import (
     ROUTERS,
-    ExpertChoice,
     Mixing,
     Routing,
     Sizes,
@@ -33,6 +34,15 @@ LEAKS = {
     ),
 }
 
+# What an allocation is set to where there is none.
+_PLAIN = {"overflow": "drop", "allocation": "choice_major", "renormalize_kept": False}
+
+# Routers whose choices are the best of a softmax over all experts.
+_REROUTED = ("switch", "gshard", "topk", "noisy_topk")
+
+# Routers without anything that a loss could change.
+UNLEARNED = ("hash", "random", "random_routed")
+
 # Losses that only some routers have.
 _OWN_LOSSES = frozenset(ROUTER_LOSSES) & {"load", "thresholds"}
 
@@ -44,14 +54,22 @@ def check_sparse(config: ConfigDict) -> None:
       UserError: one line with the field, its value and what would work.
     """
     moe, train = config.moe, config.train
-    options = moe.router_options.to_dict()
-    training = (train.batch_size // train.accumulation_steps, "train")
-    for rows, factor in (training, (train.eval_batch_size, "eval")):
-        length = config.data.sequence_length
-        tokens = group_size(rows, length, moe.group_size)
-        _check_slots(config, tokens, f"{factor}_capacity_factor")
-        check_router(moe.router, _sizes(config, tokens), options)
+    options, length = moe.router_options.to_dict(), config.data.sequence_length
+    tokens = group_size(
+        train.batch_size // train.accumulation_steps, length, moe.group_size
+    )
+    in_evaluation = group_size(train.eval_batch_size, length, moe.group_size)
+    _check_slots(config, tokens, "train_capacity_factor")
+    _check_slots(config, in_evaluation, "eval_capacity_factor")
+    check_router(moe.router, _sizes(config, tokens), options)
+    check_router(moe.router, _sizes(config, in_evaluation), options, train=False)
+    if moe.router == "replay":
+        raise UserError(
+            "moe.router='replay' repeats what a pass recorded, which no config can "
+            "name; see moe_jax.models.replay"
+        )
     _check_dispatcher(config, tokens)
+    _check_gates(config)
     _check_losses(config)
     _check_tasks(config)
     _check_causality(config)
@@ -74,6 +92,16 @@ def sparse_causality(config: ConfigDict) -> str:
         unlimited=not DISPATCHERS[moe.dispatcher].has_slots,
         by_token=_decision(config, 1) in (Routing, None),
     )
+
+
+def chooses_tokens(config: ConfigDict) -> bool:
+    """Whether experts choose tokens in evaluation, or mix them."""
+    if "moe" not in config.model.block_pattern:
+        return False
+    options = config.moe.router_options.to_dict()
+    sizes = _sizes(config, config.data.sequence_length)
+    decision = trace_router(config.moe.router, sizes, options, train=False)
+    return not isinstance(decision, Routing)
 
 
 def _sizes(config: ConfigDict, tokens: int) -> Sizes:
@@ -126,15 +154,73 @@ def _check_dispatcher(config: ConfigDict, tokens: int) -> None:
             f"moe.dispatcher={moe.dispatcher!r}: moe.router={moe.router!r} mixes all "
             "tokens in every slot; set moe.dispatcher='einsum'"
         )
-    if decision is ExpertChoice and moe.overflow != "drop":
+    reason = None
+    if decision is not Routing:
+        reason = f"moe.router={moe.router!r} fills the slots itself"
+    elif not DISPATCHERS[moe.dispatcher].has_slots:
+        reason = f"moe.dispatcher={moe.dispatcher!r} drops nothing"
+    for field in ("overflow", "allocation", "renormalize_kept"):
+        if reason and moe[field] != _PLAIN[field]:
+            raise UserError(
+                f"moe.{field}={moe[field]!r} would do nothing: {reason}; set it to "
+                f"{_PLAIN[field]!r}"
+            )
+    if moe.overflow == "reroute" and not _ranks_all_experts(config):
         raise UserError(
-            f"moe.overflow={moe.overflow!r}: with moe.router={moe.router!r} experts "
-            "choose tokens and nothing overflows; set moe.overflow='drop'"
+            f"moe.overflow='reroute' goes down a softmax over all experts, which "
+            f"moe.router={moe.router!r} with these options does not choose by; "
+            f"{', '.join(_REROUTED)} with softmax scores do, and K below E"
+        )
+
+
+def _ranks_all_experts(config: ConfigDict) -> bool:
+    moe, options = config.moe, _options(config)
+    by_softmax = options.get("score_fn", "softmax") == "softmax"
+    fewer = moe.num_selected_experts < moe.num_experts
+    return moe.router in _REROUTED and by_softmax and fewer
+
+
+def _options(config: ConfigDict) -> dict[str, Any]:
+    """The router's options, with the defaults."""
+    given = config.moe.router_options.to_dict()
+    return router_options(config.moe.router) | given
+
+
+def _check_gates(config: ConfigDict) -> None:
+    """A gate that is always 1 has no gradient: the router would not learn."""
+    moe, options = config.moe, _options(config)
+    if moe.renormalize_kept and options.get("scale", 1.0) != 1.0:
+        raise UserError(
+            f"moe.renormalize_kept=True would undo moe.router_options['scale']="
+            f"{options['scale']}; set one of them back"
+        )
+    if moe.num_selected_experts > 1:
+        return
+    constant = {
+        "topk": ("gates", options.get("gates") != "raw", "gates='raw'"),
+        "loss_free": ("renormalize", options.get("renormalize"), "renormalize=False"),
+        "noisy_topk": ("", True, "moe.num_selected_experts=2"),
+        "hierarchical": ("", True, "moe.num_selected_experts=2"),
+    }
+    _, is_constant, instead = constant.get(moe.router, ("", False, ""))
+    if moe.renormalize_kept and moe.router not in UNLEARNED:
+        is_constant, instead = True, "moe.renormalize_kept=False"
+    if is_constant:
+        raise UserError(
+            f"moe.router={moe.router!r} with moe.num_selected_experts=1: a gate that is "
+            f"renormalized over one choice is always 1, so that the router does not "
+            f"learn; {instead} works, or moe.router='switch'"
         )
 
 
 def _check_losses(config: ConfigDict) -> None:
     router = config.moe.router
+    for name in ("importance", "router_entropy", "usage_variance", "usage_entropy"):
+        if config.loss[name] and router in UNLEARNED:
+            raise UserError(
+                f"loss.{name}={config.loss[name]}: moe.router={router!r} learns "
+                "nothing, so that no loss can change it; set it to 0"
+            )
     for name in sorted(_OWN_LOSSES):
         if config.loss[name] and name not in ROUTERS[router].losses:
             have = [r for r, entry in ROUTERS.items() if name in entry.losses]
@@ -146,19 +232,24 @@ def _check_losses(config: ConfigDict) -> None:
 
 def _check_tasks(config: ConfigDict) -> None:
     """A task is a source of the mixture: there must be as many."""
-    moe, options = config.moe, config.moe.router_options.to_dict()
-    wanted = {"moe.num_tasks": moe.num_tasks if moe.routing_unit == "task" else 1}
-    if "task_ids" in ROUTERS[moe.router].asks_for:
-        every = router_options(moe.router) | options
-        for name in ("num_tasks", "num_domains"):
-            if name in every:
-                wanted[f"moe.router_options[{name!r}]"] = every[name]
-    there = max(len(config.data.mixture), 1)
+    moe, options = config.moe, _options(config)
+    wanted = {}
+    if moe.routing_unit == "task":
+        wanted["moe.num_tasks"] = moe.num_tasks
+    elif moe.num_tasks != 1:
+        raise UserError(
+            f"moe.num_tasks={moe.num_tasks} would do nothing with moe.routing_unit="
+            f"{moe.routing_unit!r}; set it to 1, or moe.routing_unit='task'"
+        )
+    for name in ("num_tasks", "num_domains"):
+        if name in options and (name, options[name]) != ("num_domains", 1):
+            wanted[f"moe.router_options[{name!r}]"] = options[name]
+    there = len(config.data.mixture)
     for field, number in wanted.items():
-        if number > there:
+        if number != there or there < 2:
             raise UserError(
-                f"{field}={number}: a task is a source of data.mixture, which has "
-                f"{there}; name {number} sources there, or set it to {there}"
+                f"{field}={number}: a task is a source of data.mixture, which names "
+                f"{there}; both must be the same number, at least 2"
             )
 
 

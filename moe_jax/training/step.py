@@ -75,6 +75,9 @@ def make_eval_step(
     """
 
     def step(variables: Mapping[str, Any], batch: Batch) -> dict[str, Array]:
+        # Other draws for another batch, the same ones for the same batch.
+        content = batch["tokens"].astype(jnp.uint32).sum()
+        key = jax.random.fold_in(jax.random.key(EVAL_SEED), content)
         _, metrics = microbatch_loss(
             variables["params"],
             batch,
@@ -82,7 +85,7 @@ def make_eval_step(
             model=model,
             weights=config.loss,
             train=False,
-            rngs={"router": jax.random.key(EVAL_SEED)},
+            rngs={"router": key},
             router_state=variables[ROUTER_STATE],
         )
         return metrics | {"targets": batch["weights"].sum()}

@@ -31,10 +31,10 @@ def gates(x: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 
 
 def threshold_loss(x, taken, mask, thresholds) -> float:
-    """Sum of (M_threshold - M_batchwise) (X - T) over real tokens and experts."""
+    """(M_threshold - M_batchwise) (X - T) over experts, mean over real tokens."""
     total = 0.0
     for t in np.flatnonzero(mask):
         for e in range(x.shape[1]):
             above = x[t, e] > thresholds[e]
             total += (int(above) - int(taken[t, e])) * (x[t, e] - thresholds[e])
-    return total
+    return total / max(mask.sum(), 1)

@@ -62,19 +62,22 @@ def threshold_loss(
     mask: Bool[Array, "group token"],
     thresholds: Float[Array, " expert"],
 ) -> Float[Array, ""]:
-    """Sum over a group of (M_threshold - M_batchwise) (X - T), mean over groups.
+    """(M_threshold - M_batchwise) (X - T), summed over experts: mean over tokens.
 
     Each term is positive where the two masks differ, else 0: the loss is 0 when
     thresholds select what the experts took. As the equation is written, the
     gradient reaches both T and X, and neither mask: T_i moves up when more than m
-    tokens lie above it, and a token's X_i is drawn to its side of T_i.
+    tokens lie above it, and a token's X_i is drawn to its side of T_i. The paper
+    sums over the tokens of a batch; here it is their mean, in each group, so that a
+    weight means the same for every group size.
 
     Source: Shazeer et al. 2017, arXiv:1701.06538, Appendix F, L_batchwise.
     """
     above = probs > thresholds
     differ = above.astype(probs.dtype) - taken.astype(probs.dtype)
     terms = differ * (probs - thresholds) * mask[..., None]
-    return terms.sum(axis=(1, 2)).mean()
+    tokens = jnp.maximum(mask.sum(axis=1), 1)
+    return (terms.sum(axis=(1, 2)) / tokens).mean()
 
 
 def _take_equal_shares(

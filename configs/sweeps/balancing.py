@@ -6,7 +6,7 @@ Arms:
   load              CV^2 of the smooth load, weight 0.1
   both              both, weight 0.1 each
 
-Compared by the largest load over the mean load, minus 1, over the held-out set.
+Compared by the largest load over the mean load, minus 1, late in training.
 Source: Shazeer et al. 2017, arXiv:1701.06538, appendix A.
 
     python -m experiments.sweep --config=configs/quickstart.py \
@@ -16,7 +16,7 @@ Source: Shazeer et al. 2017, arXiv:1701.06538, appendix A.
 from configs.overrides import router
 
 BASELINE = "none"
-METRIC = "router/max_vio_global"
+METRIC = "train/router/max_vio_global"
 
 
 def get_sweep(config):

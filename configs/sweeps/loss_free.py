@@ -7,8 +7,8 @@ Arms:
   bias_fast         rate 0.01
   proportional      steps in proportion to the error, rate 0.01
 
-Compared by the largest load over the mean load, minus 1, over the held-out set
-(the paper's MaxVio, global). Source: Wang et al. 2024, arXiv:2408.15664.
+Compared by the largest load over the mean load, minus 1, late in training (the
+paper's MaxVio, global). Source: Wang et al. 2024, arXiv:2408.15664.
 
     python -m experiments.sweep --config=configs/quickstart.py \
         --sweep=configs/sweeps/loss_free.py --seeds=5 --workdir=runs/loss_free
@@ -17,7 +17,7 @@ Compared by the largest load over the mean load, minus 1, over the held-out set
 from configs.overrides import router
 
 BASELINE = "loss"
-METRIC = "router/max_vio_global"
+METRIC = "train/router/max_vio_global"
 
 
 def get_sweep(config):

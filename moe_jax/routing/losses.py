@@ -86,7 +86,7 @@ def load_balancing_loss(
       mask: True for real tokens; padding counts in neither f nor P. A group of
         padding alone gives 0, and counts as a group.
       counts: choices that make up f: each token's first (`top1`: Switch, GShard)
-        or all K (`topk`).
+        or all K (`topk`), those included that the router gave up.
       at_balance: value of perfect balance: `one`, or `k` as in flaxformer and the
         Hugging Face models, where f sums to K.
       scope: `group`: one loss a group, then their mean. `sequence`: one loss a

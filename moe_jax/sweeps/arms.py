@@ -5,7 +5,8 @@ A sweep file defines
 * `get_sweep(config) -> {arm: {"group.field": value}}`, and
 * `BASELINE`, the arm that the others are compared with, and, if they are not
   compared by the held-out loss,
-* `METRIC`, a name of a run's summary.json, such as `router/max_vio`.
+* `METRIC`, a name of a run's summary.json, such as `router/max_vio_global` (of the
+  held-out set), or `train/router/max_vio_global` (late in training).
 """
 
 import dataclasses

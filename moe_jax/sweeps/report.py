@@ -126,7 +126,7 @@ def _note(sweep: Sweep, rows: Sequence[ArmResult]) -> str:
         text += "; one seed gives no interval"
     return (
         f"{text}. Dropped: share of token choices in training, last steps. Load: of "
-        "the experts of a layer, held out, mean over layers."
+        "the experts of a layer over the last 10 logged steps, mean over layers."
     )
 
 

@@ -15,6 +15,10 @@ from moe_jax.sweeps.runs import FINISHED, Run
 
 _THROUGHPUT = "throughput/tokens_per_second_per_device"
 
+# Largest load over mean load, minus 1, late in training; see `_balance`.
+MAX_VIO = "train/router/max_vio_global"
+_LAST_LINES = 10
+
 # Column of results.csv -> name in a run's summary.json.
 _SUMMARY_NAMES = {
     "held_out_loss": "loss/cross_entropy",
@@ -22,8 +26,8 @@ _SUMMARY_NAMES = {
     "perplexity": "loss/perplexity",
     "dropped": "train/router/dropped",
     "dropped_held_out": "router/dropped",
-    "max_vio": "router/max_vio_global",
-    "max_vio_batch": "router/max_vio",
+    "max_vio": MAX_VIO,
+    "max_vio_held_out": "router/max_vio_global",
     "active_parameters": "parameters/active",
     "total_parameters": "parameters/total",
     "flops_per_token": "flops_per_token/training",
@@ -65,7 +69,7 @@ class ArmResult(NamedTuple):
       difference: what these differences say; None for the baseline itself and
         where no seed is finished in both arms.
       dropped: mean share of dropped token choices in training; None if dense.
-      max_over_mean: largest load over mean load, held out set; None if dense.
+      max_over_mean: largest load over mean load, late in training; None if dense.
       step_time: mean step time over the baseline's of the same seed.
       active_parameters: of the arm's model.
       flops_per_token: training.
@@ -93,17 +97,33 @@ def _read(run: Run, metric: str) -> Result:
     status = run.status()
     if status != FINISHED:
         return Result(run, status, {}, None, None)
-    summary = run.summary()
+    lines = read_metrics(run.workdir)
+    summary = run.summary() | _balance(lines)
     values = {
         column: summary[name]
         for column, name in _SUMMARY_NAMES.items()
         if name in summary
     }
-    speeds = [
-        line[_THROUGHPUT] for line in read_metrics(run.workdir) if _THROUGHPUT in line
-    ]
+    speeds = [line[_THROUGHPUT] for line in lines if _THROUGHPUT in line]
     speed = float(np.median(speeds)) if speeds else None
     return Result(run, status, values, summary.get(metric), speed)
+
+
+def _balance(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """`MAX_VIO` of a run's last logged training steps; {} without sparse layers.
+
+    The largest load over the mean load, minus 1, of the steps' mean loads: the
+    mean over layers. What differs from batch to batch is averaged out.
+    """
+    loads = [
+        line["router/load"]
+        for line in lines
+        if line["split"] == "train" and "router/load" in line
+    ]
+    if not loads:
+        return {}
+    load = np.mean(loads[-_LAST_LINES:], axis=0)
+    return {MAX_VIO: float((load.max(axis=-1) / load.mean(axis=-1)).mean() - 1)}
 
 
 def summarize(sweep: Sweep, results: Sequence[Result]) -> list[ArmResult]:

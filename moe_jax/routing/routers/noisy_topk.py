@@ -42,7 +42,8 @@ def noisy_topk(
       noise_epsilon: smallest sigma, added to softplus(noise_logits).
       estimator: `shazeer`: sigma is learned, and an expert competes with the K-th
         best of the others. `vmoe`: sigma is 1/E, `noise_logits` are not looked
-        at, and an expert competes with the K-th best of all, itself included.
+        at, and an expert competes with the K-th best of all, itself included;
+        the gates stay renormalized, which V-MoE's are not.
 
     Raises:
       ValueError: an option is unknown or out of range.

@@ -244,12 +244,14 @@ def _check_tasks(config: ConfigDict) -> None:
     for name in ("num_tasks", "num_domains"):
         if name in options and (name, options[name]) != ("num_domains", 1):
             wanted[f"moe.router_options[{name!r}]"] = options[name]
-    there = len(config.data.mixture)
+    there = max(len(config.data.mixture), 1)
+    # One task alone sends every token to the same K experts: fine if there are K.
+    least = 1 if moe.num_selected_experts == moe.num_experts else 2
     for field, number in wanted.items():
-        if number != there or there < 2:
+        if number != there or there < least:
             raise UserError(
                 f"{field}={number}: a task is a source of data.mixture, which names "
-                f"{there}; both must be the same number, at least 2"
+                f"{there}; both must be the same number, at least {least}"
             )
 
 

@@ -73,8 +73,9 @@ def extract_task(
     raised to where nothing is dropped. In training, a router that draws or jitters
     could choose others than the K experts, and here cannot.
 
-    The part has one task: its inputs may keep the task ids that they had. Its
-    experts are fewer: `mesh.expert` may have to follow.
+    The part has one task, and the task's source of `data.mixture`; its inputs may
+    keep the task ids that they had. Its experts are fewer: `mesh.expert` may have to
+    follow.
 
     Args:
       config: the whole experiment.
@@ -108,6 +109,9 @@ def extract_task(
     row = None
     if moe.routing_unit == "task":
         extracted.moe.num_tasks, row = 1, min(task, moe.num_tasks - 1)
+
+    if config.data.mixture:
+        extracted.data.mixture = (config.data.mixture[task],)
 
     blocks, states = dict(params["blocks"]), dict(router_state.get("blocks", {}))
     for place in places:

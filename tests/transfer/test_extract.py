@@ -26,6 +26,7 @@ BY_TASK = {
     "moe.eval_capacity_factor": 6.0,
     "data.mixture": tuple({"label": name, "weight": 1.0} for name in "abc"),
 }
+BY_TOKEN = {"moe.routing_unit": "token", "moe.num_tasks": 1}
 FIRST = {"moe.num_selected_experts": 1}
 
 # Changes of BY_TASK, with router options; experts that stay.
@@ -58,17 +59,17 @@ CASES = {
     ),
     "hard": (FIRST | {"moe.router": "hard"}, {}, 1),
     "domains": (
-        FIRST | {"moe.router": "random_routed", "moe.routing_unit": "token"},
+        FIRST | BY_TOKEN | {"moe.router": "random_routed"},
         {"num_domains": TASKS},
         2,
     ),
     "soft": (
-        {"moe.router": "per_task", "moe.num_selected_experts": EXPERTS},
+        BY_TOKEN | {"moe.router": "per_task", "moe.num_selected_experts": EXPERTS},
         {"num_tasks": TASKS},
         EXPERTS,
     ),
     "gate": (
-        {"moe.router": "per_task", "moe.routing_unit": "token"},
+        BY_TOKEN | {"moe.router": "per_task"},
         {"num_tasks": TASKS},
         EXPERTS,
     ),

@@ -1,5 +1,6 @@
 """The sparse layer against a dense feed-forward network on as many token-choices."""
 
+import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -7,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array
 
@@ -19,6 +21,10 @@ from moe_jax.training.throughput import step_memory
 # Tokens of a group: the cost of einsum's masks grows with it, that of index tables
 # does not, and larger groups drop less.
 EINSUM_GROUP = 512
+
+# Random routers that the rounds take in turn, and the layer's own initial size.
+_ROUTERS = 8
+_ROUTER_STDDEV = MoELayer.router_init_stddev
 
 # Rounds until large arrays have found their place in memory.
 _WARMUP = 3
@@ -200,7 +206,11 @@ def _benchmark_group(
 
 
 class _Sparse:
-    """A sparse layer with the gradients of one random batch."""
+    """A sparse layer with the gradients of one random batch.
+
+    Each run has another of `_ROUTERS` random routers: how evenly one of them happens
+    to route would otherwise decide the result.
+    """
 
     def __init__(self, row: Row, params: Any, dtype: DTypeLike):
         layer = _layer(row, dtype)
@@ -213,12 +223,22 @@ class _Sparse:
 
         gradient = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
         self.compiled = gradient.lower(params, x).compile()
-        self._inputs = (params, x)
-        self.dropped = float(self.compiled(*self._inputs)[0][1])
+        variants = [_with_router(params, seed) for seed in range(_ROUTERS)]
+        self.dropped = float(
+            np.mean([self.compiled(variant, x)[0][1] for variant in variants])
+        )
+        self._variants, self._x = itertools.cycle(variants), x
 
     def run(self) -> None:
         """Once forward and back."""
-        jax.block_until_ready(self.compiled(*self._inputs))
+        jax.block_until_ready(self.compiled(next(self._variants), self._x))
+
+
+def _with_router(params: Any, seed: int) -> Any:
+    """The parameters with a router as another seed initializes it."""
+    kernel = params["params"]["router"]["kernel"]
+    drawn = jax.random.normal(jax.random.key(seed), kernel.shape) * _ROUTER_STDDEV
+    return {"params": {**params["params"], "router": {"kernel": drawn}}}
 
 
 def _layer(row: Row, dtype: DTypeLike) -> MoELayer:

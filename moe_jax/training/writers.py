@@ -130,6 +130,8 @@ def _add_events(
         if not isinstance(value, list):
             events.add_scalar(tag, value, step)
             continue
+        if name != "router/load":
+            continue  # an event of a row takes a millisecond; metrics.jsonl has it
         for layer, row in enumerate(np.atleast_2d(np.asarray(value))):
             finite = row[np.isfinite(row)]
             if finite.size:

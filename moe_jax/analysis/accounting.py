@@ -23,7 +23,7 @@ import jax
 from ml_collections import ConfigDict
 
 from moe_jax.dispatch import DISPATCHERS
-from moe_jax.models import head_dim
+from moe_jax.models import capacity_convention, head_dim
 from moe_jax.routing import expert_capacity
 
 PARTS = (
@@ -194,10 +194,7 @@ def capacity(config: ConfigDict, train: bool) -> int:
         moe.num_experts,
         moe.num_selected_experts,
         moe.train_capacity_factor if train else moe.eval_capacity_factor,
-        times_k=moe.capacity_times_k,
-        rounding=moe.capacity_rounding,
-        multiple=moe.capacity_multiple,
-        minimum=moe.min_capacity,
+        **capacity_convention(config),
     )
 
 

@@ -21,7 +21,7 @@ from moe_jax.errors import UserError, check_choice
 from moe_jax.layers.activations import ACTIVATIONS
 from moe_jax.layers.experts import ExpertBank
 from moe_jax.layers.ffn import DenseFFN
-from moe_jax.layers.grouping import group_size, unique_documents
+from moe_jax.layers.grouping import group_size
 from moe_jax.layers.router import RouterNet
 from moe_jax.routing.capacity import ROUNDINGS
 
@@ -133,7 +133,8 @@ class MoELayer(nn.Module):
           mask: False for padding, which then takes no slot and no part in losses
             and metrics; None: all tokens are real.
           token_ids: the vocabulary's ids, for routers that look at them.
-          segment_ids: document of each token within its row; 0 is padding.
+          segment_ids: document of each token within its row, for routing units
+            `prefix` and `sentence`; 0 is padding.
           task_ids: task, domain or language of each token.
 
         Returns:
@@ -156,7 +157,6 @@ class MoELayer(nn.Module):
         given = {
             "mask": real,
             "token_ids": token_ids,
-            "segment_ids": unique_documents(segment_ids),
             "task_ids": task_ids,
         }
         given = {
@@ -178,7 +178,21 @@ class MoELayer(nn.Module):
         if self.num_shared_experts:
             out += self._shared_experts()(x.astype(self.dtype))
 
-        reports = routing.router_losses(
+        reports = self._losses(decision, logits, real, x.shape[1])
+        reports |= routing.router_metrics(decision, assignments, logits, real)
+        if self.record_experts and isinstance(decision, routing.Routing):
+            made = jnp.where(decision.wanted, decision.experts, -1)
+            reports["router/experts"] = made.reshape(*x.shape[:2], -1)
+        return out, reports
+
+    def _losses(
+        self,
+        decision: routing.Decision,
+        logits: Float[Array, "group token width"],
+        real: Bool[Array, "group token"],
+        sequence_length: int,
+    ) -> dict[str, Array]:
+        return routing.router_losses(
             decision,
             logits,
             real,
@@ -186,12 +200,8 @@ class MoELayer(nn.Module):
             at_balance=self.load_balance_at_balance,
             scope=self.load_balance_scope,
             importance_on=self.importance_on,
-            sequence_length=x.shape[1],
-        ) | routing.router_metrics(decision, assignments, logits, real)
-        if self.record_experts and isinstance(decision, routing.Routing):
-            made = jnp.where(decision.wanted, decision.experts, -1)
-            reports["router/experts"] = made.reshape(*x.shape[:2], -1)
-        return out, reports
+            sequence_length=sequence_length,
+        )
 
     def _check(self, tokens_per_group: int, train: bool) -> None:
         check_choice("moe.dispatcher", self.dispatcher, DISPATCHERS)
@@ -329,14 +339,12 @@ class MoELayer(nn.Module):
             overflow=self.overflow,
             tries=self.reroute_tries,
             renormalize_kept=self.renormalize_kept,
-            rng=self._allocation_key(slotted),
+            rng=self._allocation_key() if slotted else None,
         )
 
-    def _allocation_key(self, slotted: bool) -> Array | None:
+    def _allocation_key(self) -> Array | None:
         if self.allocation != "random":
             return None
-        if not slotted:
-            return jax.random.key(0)  # nothing is allocated
         if not self.has_rng("router"):
             raise UserError(
                 "moe.allocation='random' draws random numbers: pass "

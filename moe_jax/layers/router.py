@@ -1,5 +1,7 @@
 """The router's network: logits of each token, in float32, with its noise."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -11,8 +13,8 @@ JITTER_TARGETS = ("inputs", "logits")
 NETS = ("linear", "mlp", "cosine")
 
 # exp(temperature) multiplies a cosine; at most 100 (Tutel's cosine router).
-_COSINE_START = 0.6931472
-_COSINE_MOST = 4.6051702
+_COSINE_START = math.log(2)
+_COSINE_MOST = math.log(100)
 
 
 class RouterNet(nn.Module):

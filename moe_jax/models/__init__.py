@@ -3,6 +3,7 @@
 from moe_jax.models.build import (
     abstract_params,
     build_model,
+    capacity_convention,
     head_dim,
     init_params,
     init_variables,
@@ -15,6 +16,7 @@ __all__ = [
     "LayerKind",
     "abstract_params",
     "build_model",
+    "capacity_convention",
     "head_dim",
     "init_params",
     "init_variables",

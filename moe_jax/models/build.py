@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -102,6 +103,17 @@ def _make_ffn(config: ConfigDict, kind: LayerKind) -> MakeLayer:
         init_scale=config.model.init_scale,
         dtype=jnp.dtype(config.model.dtype),
     )
+
+
+def capacity_convention(config: ConfigDict) -> dict[str, Any]:
+    """The keyword arguments of `routing.expert_capacity` that a config sets."""
+    moe = config.moe
+    return {
+        "times_k": moe.capacity_times_k,
+        "rounding": moe.capacity_rounding,
+        "multiple": moe.capacity_multiple,
+        "minimum": moe.min_capacity,
+    }
 
 
 def head_dim(config: ConfigDict) -> int:

@@ -4,7 +4,7 @@ from moe_jax.routing.allocate import allocate, of_expert_choice
 from moe_jax.routing.capacity import check_capacity, expert_capacity
 from moe_jax.routing.causality import causality
 from moe_jax.routing.losses import load_balancing_loss, router_losses, router_z_loss
-from moe_jax.routing.metrics import router_metrics
+from moe_jax.routing.metrics import max_violation, router_metrics
 from moe_jax.routing.pooling import causal_segment_mean, segment_mean
 from moe_jax.routing.routers.loss_free import update_bias
 from moe_jax.routing.routers.topk import mask_padding
@@ -42,6 +42,7 @@ __all__ = [
     "load_balancing_loss",
     "logits_width",
     "mask_padding",
+    "max_violation",
     "of_expert_choice",
     "pick",
     "router_losses",

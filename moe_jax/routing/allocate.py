@@ -74,7 +74,9 @@ def allocate(
     arXiv:2101.03961, appendix B (`reroute`); Costa-jussa et al. 2022,
     arXiv:2207.04672 (`renormalize_kept`).
     """
-    _check(order, overflow, tries, rng)
+    _check(order, overflow, tries)
+    if order == "random" and capacity is not None and rng is None:
+        raise ValueError("order='random' draws numbers: pass rng")
     groups, tokens, choices = routing.experts.shape
     num_experts, entries = routing.probs.shape[-1], (groups, tokens * choices)
     wanted = routing.wanted.reshape(entries)
@@ -133,7 +135,7 @@ def of_expert_choice(choice: ExpertChoice) -> Assignments:
     )
 
 
-def _check(order: str, overflow: str, tries: int, rng: PRNGKeyArray | None) -> None:
+def _check(order: str, overflow: str, tries: int) -> None:
     for name, value, known in (
         ("order", order, ORDERS),
         ("overflow", overflow, OVERFLOWS),
@@ -146,8 +148,6 @@ def _check(order: str, overflow: str, tries: int, rng: PRNGKeyArray | None) -> N
         raise ValueError(
             f"tries={tries}: overflow='reroute' needs at least 1, or overflow='drop'"
         )
-    if order == "random" and rng is None:
-        raise ValueError("order='random' draws numbers: pass rng")
 
 
 def _line(

@@ -1,6 +1,6 @@
 """What a router did with one batch: scalars, and a few short rows."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
@@ -34,6 +34,14 @@ class _Service(NamedTuple):
     lost: Int[Array, "group token"]
     served: Bool[Array, "group token"]
     weight: Float[Array, ""]
+
+
+def max_violation(load: Num[Any, "*axes expert"]) -> Num[Any, "*axes"]:
+    """MaxVio of shares that sum to 1: the largest over their mean, minus 1.
+
+    NumPy or JAX arrays. Source: Wang et al. 2024, arXiv:2408.15664.
+    """
+    return load.max(axis=-1) * load.shape[-1] - 1.0
 
 
 def router_metrics(
@@ -97,7 +105,7 @@ def router_metrics(
     entropy = -(probs * jnp.log(probs + 1e-20)).sum(axis=-1)
     return {
         "router/load": load,
-        "router/max_vio": load.max() * num_experts - 1.0,
+        "router/max_vio": max_violation(load),
         "router/dead_experts": (service.load == 0).mean(),
         "router/dropped": _ratio(service.lost.sum(), service.asked.sum()),
         **by_rank,

@@ -72,7 +72,6 @@ GIVEN: Mapping[str, str] = {
     "bias": "[E], state of the router that no gradient reaches",
     "salt": "a number that differs from layer to layer",
     "token_ids": "[G, S], the vocabulary's ids",
-    "segment_ids": "[G, S], document within its row",
     "task_ids": "[G, S], task, domain or language",
     "recorded": "[G, S, K], experts of an earlier run",
 }
@@ -277,7 +276,6 @@ def _abstract_call(
         "bias": per_expert,
         "salt": jax.ShapeDtypeStruct((), jnp.uint32),
         "token_ids": per_token,
-        "segment_ids": per_token,
         "task_ids": per_token,
         "recorded": jax.ShapeDtypeStruct((1, tokens, selected), jnp.int32),
     }

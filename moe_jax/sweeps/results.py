@@ -10,6 +10,7 @@ import numpy as np
 
 from moe_jax.analysis.records import read_metrics
 from moe_jax.analysis.statistics import PairedDifference, paired_difference
+from moe_jax.routing import max_violation
 from moe_jax.sweeps.arms import LOSS, Sweep
 from moe_jax.sweeps.runs import FINISHED, Run
 
@@ -123,7 +124,7 @@ def _balance(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     if not loads:
         return {}
     load = np.mean(loads[-_LAST_LINES:], axis=0)
-    return {MAX_VIO: float((load.max(axis=-1) / load.mean(axis=-1)).mean() - 1)}
+    return {MAX_VIO: float(max_violation(load).mean())}
 
 
 def summarize(sweep: Sweep, results: Sequence[Result]) -> list[ArmResult]:

@@ -10,6 +10,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from moe_jax.data import EvalSet
+from moe_jax.routing import max_violation
 from moe_jax.training.experiment import Experiment
 from moe_jax.training.step import EvalStep
 from moe_jax.training.trained import load_trained
@@ -97,8 +98,7 @@ def _evaluate_set(
     loss = mean["loss/cross_entropy"]
     bits = loss * targets.sum() / math.log(2)
     if "router/load" in mean:
-        largest = mean["router/load"].max(axis=-1) * mean["router/load"].shape[-1]
-        mean["router/max_vio_global"] = largest.mean() - 1
+        mean["router/max_vio_global"] = max_violation(mean["router/load"]).mean()
     mean["loss/perplexity"] = np.exp(min(loss, 700.0))
     mean["loss/bits_per_byte"] = bits / max(eval_set.num_bytes, 1)
     return {name: np.asarray(value).tolist() for name, value in mean.items()}

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from moe_jax.dispatch import DISPATCHERS
 from moe_jax.errors import UserError
 from moe_jax.layers import group_size
+from moe_jax.models import capacity_convention
 from moe_jax.routing import (
     ROUTERS,
     Mixing,
@@ -68,7 +69,7 @@ def check_sparse(config: ConfigDict) -> None:
             "moe.router='replay' repeats what a pass recorded, which no config can "
             "name; see moe_jax.models.replay"
         )
-    _check_dispatcher(config, tokens)
+    _check_dispatcher(config)
     _check_gates(config)
     _check_losses(config)
     _check_tasks(config)
@@ -90,7 +91,7 @@ def sparse_causality(config: ConfigDict) -> str:
         order=moe.allocation,
         overflow=moe.overflow,
         unlimited=not DISPATCHERS[moe.dispatcher].has_slots,
-        by_token=_decision(config, 1) in (Routing, None),
+        by_token=_decision(config, train=True) is Routing,
     )
 
 
@@ -98,10 +99,7 @@ def chooses_tokens(config: ConfigDict) -> bool:
     """Whether experts choose tokens in evaluation, or mix them."""
     if "moe" not in config.model.block_pattern:
         return False
-    options = config.moe.router_options.to_dict()
-    sizes = _sizes(config, config.data.sequence_length)
-    decision = trace_router(config.moe.router, sizes, options, train=False)
-    return not isinstance(decision, Routing)
+    return _decision(config, train=False) is not Routing
 
 
 def _sizes(config: ConfigDict, tokens: int) -> Sizes:
@@ -111,22 +109,16 @@ def _sizes(config: ConfigDict, tokens: int) -> Sizes:
         moe.num_experts,
         moe.num_selected_experts,
         moe.train_capacity_factor,
-        times_k=moe.capacity_times_k,
-        rounding=moe.capacity_rounding,
-        multiple=moe.capacity_multiple,
-        minimum=moe.min_capacity,
+        **capacity_convention(config),
     )
     return Sizes(moe.num_experts, moe.num_selected_experts, tokens, capacity)
 
 
-def _decision(config: ConfigDict, tokens: int) -> type | None:
-    """What the router returns in training; None: not for so few tokens."""
+def _decision(config: ConfigDict, train: bool) -> type:
+    """What kind of decision the router of a checked config returns."""
+    sizes = _sizes(config, config.moe.group_size or config.data.sequence_length)
     options = config.moe.router_options.to_dict()
-    try:
-        sizes = _sizes(config, tokens)
-        return type(trace_router(config.moe.router, sizes, options, train=True))
-    except ValueError:
-        return None
+    return type(trace_router(config.moe.router, sizes, options, train=train))
 
 
 def _check_slots(config: ConfigDict, tokens: int, factor: str) -> None:
@@ -137,18 +129,15 @@ def _check_slots(config: ConfigDict, tokens: int, factor: str) -> None:
             moe.num_experts,
             moe.num_selected_experts,
             moe[factor],
-            times_k=moe.capacity_times_k,
-            rounding=moe.capacity_rounding,
-            multiple=moe.capacity_multiple,
-            minimum=moe.min_capacity,
+            **capacity_convention(config),
         )
     except ValueError as error:
         raise UserError(f"moe.{factor}={moe[factor]}: {error}") from error
 
 
-def _check_dispatcher(config: ConfigDict, tokens: int) -> None:
+def _check_dispatcher(config: ConfigDict) -> None:
     moe = config.moe
-    decision = _decision(config, tokens)
+    decision = _decision(config, train=True)
     if decision is Mixing and moe.dispatcher != "einsum":
         raise UserError(
             f"moe.dispatcher={moe.dispatcher!r}: moe.router={moe.router!r} mixes all "
@@ -196,16 +185,16 @@ def _check_gates(config: ConfigDict) -> None:
         )
     if moe.num_selected_experts > 1:
         return
-    constant = {
-        "topk": ("gates", options.get("gates") != "raw", "gates='raw'"),
-        "loss_free": ("renormalize", options.get("renormalize"), "renormalize=False"),
-        "noisy_topk": ("", True, "moe.num_selected_experts=2"),
-        "hierarchical": ("", True, "moe.num_selected_experts=2"),
-    }
-    _, is_constant, instead = constant.get(moe.router, ("", False, ""))
+    instead = None
     if moe.renormalize_kept and moe.router not in UNLEARNED:
-        is_constant, instead = True, "moe.renormalize_kept=False"
-    if is_constant:
+        instead = "moe.renormalize_kept=False"
+    elif moe.router in ("noisy_topk", "hierarchical"):
+        instead = "moe.num_selected_experts=2"
+    elif moe.router == "topk" and options["gates"] != "raw":
+        instead = "gates='raw'"
+    elif moe.router == "loss_free" and options["renormalize"]:
+        instead = "renormalize=False"
+    if instead:
         raise UserError(
             f"moe.router={moe.router!r} with moe.num_selected_experts=1: a gate that is "
             f"renormalized over one choice is always 1, so that the router does not "

@@ -21,7 +21,7 @@ def given(
 ) -> tuple[jax.Array, dict[str, Any]]:
     """Returns random logits for a router, and all that it asks for by name.
 
-    Capacity is what balanced choices need; all tokens are real, in two documents.
+    Capacity is what balanced choices need; all tokens are real.
 
     Args:
       name: of `ROUTERS`, with its default options.
@@ -45,9 +45,6 @@ def given(
         "bias": jnp.asarray(rng.normal(size=experts) / 8, jnp.float32),
         "salt": jnp.uint32(seed),
         "token_ids": jnp.asarray(rng.integers(0, 1000, shape), jnp.int32),
-        "segment_ids": jnp.asarray(
-            np.tile(1 + (np.arange(tokens) >= tokens // 3), (groups, 1)), jnp.int32
-        ),
         "task_ids": jnp.asarray(rng.integers(0, 2, shape), jnp.int32),
         "recorded": jnp.asarray(recorded, jnp.int32),
     }

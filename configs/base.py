@@ -55,7 +55,10 @@ def _model() -> ConfigDict:
     # Repeats of the pattern per iteration of the scan over layers; more compile
     # longer and run faster, above all on CPU, where a loop body runs serially.
     model.scan_unroll = 1
-    model.remat = "none"  # none, full, dots (keep matrix products)
+    # What the backward pass computes again: none; full (all but the input of each
+    # repeat); exchange (full, but for what came from other devices); dots
+    # (exchange, but for matrix products).
+    model.remat = "none"
     return model
 
 
@@ -195,4 +198,14 @@ def _mesh() -> ConfigDict:
     mesh.data = -1  # devices along the axis; -1 takes the rest
     mesh.expert = 1
     mesh.model = 1
+    # What is sharded over data, too: none; optimizer (its state: ZeRO-1); all
+    # (parameters and optimizer state: ZeRO-3).
+    mesh.fsdp = "none"
+    # How dropless rows reach their experts: auto, all_to_all, all_gather.
+    mesh.exchange = "auto"
+    # Rows that a device keeps free for each other one, over what balance would
+    # send; more are dropped, and counted. Of all_to_all alone.
+    mesh.exchange_factor = 2.0
+    # In which activations cross devices: "" (as computed), bfloat16, float32.
+    mesh.exchange_dtype = ""
     return mesh

@@ -1,6 +1,7 @@
 """The device mesh: axes data, expert and model, any of which may be 1."""
 
 import math
+from collections.abc import Sequence
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -31,14 +32,20 @@ def mesh_shape(config: ConfigDict, num_devices: int) -> tuple[int, int, int]:
     return tuple(num_devices // rest if size == -1 else size for size in sizes)
 
 
-def make_mesh(config: ConfigDict) -> Mesh:
-    """Builds the mesh over all devices.
+def make_mesh(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Builds the mesh.
+
+    Args:
+      config: reads `mesh`.
+      devices: those of the mesh, which need not be attached; None: all there are.
 
     Raises:
       UserError: the sizes do not fit; see `mesh_shape`.
     """
-    shape = mesh_shape(config, jax.device_count())
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    devices = jax.devices() if devices is None else devices
+    shape = mesh_shape(config, len(devices))
+    auto = (AxisType.Auto,) * len(AXES)
+    return jax.make_mesh(shape, AXES, axis_types=auto, devices=devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

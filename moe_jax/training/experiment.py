@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -89,17 +89,20 @@ class Experiment:
         return batch | {"weights": weights}
 
 
-def build_experiment(config: ConfigDict, vocab_size: int) -> Experiment:
+def build_experiment(
+    config: ConfigDict, vocab_size: int, devices: Sequence[jax.Device] | None = None
+) -> Experiment:
     """Builds the parts of a run from a config that `check_config` has passed.
 
     Args:
       config: the experiment.
       vocab_size: the tokenizer's.
+      devices: those of the mesh, which need not be attached; None: all there are.
 
     Raises:
       UserError: the mesh does not fit the devices, or what it shards.
     """
-    mesh = make_mesh(config)
+    mesh = make_mesh(config, devices)
     check_mesh(config, mesh.shape)
     model = build_model(config, vocab_size)
     axes = param_axes(abstract_params(model))

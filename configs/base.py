@@ -33,7 +33,7 @@ def get_config() -> ConfigDict:
 
 def _model() -> ConfigDict:
     model = ConfigDict()
-    model.num_layers = 4  # a multiple of the block pattern's length
+    model.num_layers = 4  # the leading ones, and a multiple of the block pattern
     model.d_model = 128  # D
     model.d_ff = 512  # F of the dense FFNs
     model.num_heads = 4  # query heads
@@ -42,6 +42,8 @@ def _model() -> ConfigDict:
     # One kind per layer, repeated with depth: "dense", "moe", or "dense:N" for
     # a dense FFN of hidden width N.
     model.block_pattern = ("dense", "moe")
+    # Dense layers before the repeated pattern: "dense" or "dense:N".
+    model.leading_layers = ()
     model.activation = "gelu"  # relu, gelu, swiglu, geglu; FFNs and experts
     model.norm = "rmsnorm"  # rmsnorm, layernorm
     model.norm_epsilon = 1e-6
@@ -50,6 +52,9 @@ def _model() -> ConfigDict:
     model.dropout = 0.0  # rate on the output of attention and FFN
     model.init_scale = 1.0  # variance of a kernel times its fan-in
     model.tied_embeddings = True  # the output head is the embedding table
+    # Rows of the embedding; 0: as many as the tokenizer has ids. With a number, a
+    # config can be described and compiled without its tokenizer.
+    model.vocab_size = 0
     model.vocab_multiple = 64  # vocabulary is padded up to a multiple of this
     model.dtype = "float32"  # compute: float32, bfloat16; params are float32
     # Repeats of the pattern per iteration of the scan over layers; more compile
@@ -143,6 +148,7 @@ def _optimizer() -> ConfigDict:
     optimizer.adamw.b1 = 0.9
     optimizer.adamw.b2 = 0.98
     optimizer.adamw.epsilon = 1e-8
+    optimizer.adamw.mu_dtype = "float32"  # of the first moment; or bfloat16
 
     optimizer.adafactor = ConfigDict()
     optimizer.adafactor.decay_rate = 0.8  # beta2(t) = 1 - t^-decay_rate
@@ -150,6 +156,7 @@ def _optimizer() -> ConfigDict:
     optimizer.adafactor.clipping_threshold = 1.0  # RMS of an update; 0: off
     optimizer.adafactor.multiply_by_parameter_scale = True
     optimizer.adafactor.momentum = 0.0  # 0: none
+    optimizer.adafactor.momentum_dtype = "float32"  # or bfloat16
     optimizer.adafactor.epsilon = 1e-30
     return optimizer
 

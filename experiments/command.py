@@ -15,6 +15,7 @@ from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 from configs import base
+from moe_jax.aot.environment import quiet_absent_tpu
 from moe_jax.errors import UserError
 
 flags.disclaim_key_flags()  # a flag belongs to the command that asks for it
@@ -87,6 +88,7 @@ def _with_one_line_errors(
     main: Callable[[Sequence[str]], None],
 ) -> Callable[[Sequence[str]], None]:
     def wrapped(argv: Sequence[str]) -> None:
+        quiet_absent_tpu()
         _set_up_compilation_cache()
         try:
             if len(argv) > 1:

@@ -5,7 +5,7 @@
       --config.moe.eval_capacity_factor=1.0
 
 The run's own config.json is the base of the overrides. Prints one JSON object;
-nothing is written.
+nothing is written. On several machines it is started like experiments.train.
 """
 
 import json
@@ -13,20 +13,25 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from experiments import command
+from experiments import command, launch
 
 _WORKDIR = command.define_workdir("Folder of the run to evaluate, local or gs://.")
 _STEP = flags.DEFINE_integer("step", None, "Checkpoint to evaluate; none: the newest.")
+_PROCESSES = launch.define_flags()
 _CONFIG = command.define_run_config()
 
 
 def main(argv: Sequence[str]) -> None:
     del argv
     config = command.read_run_config(_CONFIG, _WORKDIR)
+    import jax
+
     from moe_jax.training.evaluation import evaluate_run
 
-    print(json.dumps(evaluate_run(config, _WORKDIR.value, _STEP.value), indent=1))
+    results = evaluate_run(config, _WORKDIR.value, _STEP.value)
+    if jax.process_index() == 0:
+        print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(launch.one_of_many(main, _PROCESSES))

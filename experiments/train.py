@@ -10,6 +10,10 @@ Any field of the config can be changed on the command line:
 DIR gets config.json, environment.json, metrics.jsonl, summary.json, figures/,
 TensorBoard events and checkpoints/. Ctrl-C or SIGTERM saves and ends; the same
 command goes on where it ended.
+
+On several machines, start it on each: with --distributed where a scheduler says who
+they are (SLURM: srun; Cloud TPU, GKE, Open MPI), else with --coordinator,
+--num_processes and --process_id. All of them see DIR, and a signal to any stops all.
 """
 
 import re
@@ -17,12 +21,13 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from experiments import command
+from experiments import command, launch
 from moe_jax.allocator import keep_freed_memory
 from moe_jax.errors import UserError
 
 _CONFIG = command.define_config()
 _WORKDIR = command.define_workdir("Folder of this run, local or gs://.")
+_PROCESSES = launch.define_flags()
 _PROFILE = flags.DEFINE_string(
     "profile",
     None,
@@ -38,8 +43,10 @@ def main(argv: Sequence[str]) -> None:
 
     keep_freed_memory()
     summary = train(config, _WORKDIR.value, profile)
+    import jax
+
     loss = summary.get("loss/cross_entropy")
-    if loss is not None:
+    if loss is not None and jax.process_index() == 0:
         print(
             f"{summary['status']} at step {summary['step']}: held-out loss {loss:.4f} "
             f"nats per token, {summary['loss/bits_per_byte']:.3f} bits per byte "
@@ -57,4 +64,4 @@ def _read_profile(text: str | None) -> tuple[int, int] | None:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    command.run(launch.one_of_many(main, _PROCESSES, trains=True))

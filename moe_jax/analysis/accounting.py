@@ -23,7 +23,7 @@ import jax
 from ml_collections import ConfigDict
 
 from moe_jax.dispatch import DISPATCHERS
-from moe_jax.models import capacity_convention, head_dim
+from moe_jax.models import capacity_convention, head_dim, model_depth
 from moe_jax.routing import expert_capacity
 
 PARTS = (
@@ -177,8 +177,8 @@ def _attention_scores(config: ConfigDict) -> int:
 
 def num_moe_layers(config: ConfigDict) -> int:
     """Sparse layers in the whole depth."""
-    pattern = config.model.block_pattern
-    return config.model.num_layers // len(pattern) * pattern.count("moe")
+    depth = model_depth(config)
+    return depth.repeats * sum(kind.name == "moe" for kind in depth.pattern)
 
 
 def tokens_per_group(config: ConfigDict) -> int:

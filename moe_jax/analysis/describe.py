@@ -25,6 +25,7 @@ class Description:
     """The costs of a config; `dataclasses.asdict` of it is JSON-able.
 
     Attributes:
+      leading_layers: as in the config.
       block_pattern: as in the config.
       vocab_size: rows of the embedding table, padding included.
       parameters: see `accounting.ParameterCount`.
@@ -38,6 +39,7 @@ class Description:
       causality: whether tokens see later ones: `causal`, `drops` or `future`.
     """
 
+    leading_layers: tuple[str, ...]
     block_pattern: tuple[str, ...]
     vocab_size: int
     parameters: accounting.ParameterCount
@@ -52,11 +54,13 @@ class Description:
 
 
 def vocab_size(config: ConfigDict) -> int:
-    """The tokenizer's vocabulary; builds no corpus.
+    """`model.vocab_size`, or else the tokenizer's; builds no corpus.
 
     Raises:
-      UserError: the tokenizer cannot be opened.
+      UserError: the tokenizer is needed and cannot be opened.
     """
+    if config.model.vocab_size:
+        return config.model.vocab_size
     if any(part.data.source == "arrayrecord" for part in mixture_parts(config.data)):
         # Prepared shards bring their tokenizer along, and are cheap to open.
         return open_data(config).vocab_size
@@ -78,6 +82,7 @@ def describe(config: ConfigDict) -> Description:
     tokens_per_step = config.train.batch_size * config.data.sequence_length
     optimizer = make_optimizer(config, param_axes(params))
     return Description(
+        leading_layers=tuple(config.model.leading_layers),
         block_pattern=tuple(config.model.block_pattern),
         vocab_size=padded_vocab(config, tokens),
         parameters=accounting.count_parameters(params, config),

@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 
 from jaxtyping import Array
 
-from moe_jax.dispatch import dropless, einsum, gather
+from moe_jax.dispatch import dropless, einsum, gather, mixing
 from moe_jax.dispatch.grouped import Grouped
-from moe_jax.routing.types import Assignments
 
 
 class Dispatcher(NamedTuple):
@@ -27,8 +26,8 @@ class Dispatcher(NamedTuple):
         they take all that comes.
     """
 
-    dispatch: Callable[[Assignments, Array], Array | Grouped]
-    combine: Callable[[Assignments, Any], Array]
+    dispatch: Callable[[Any, Array], Array | Grouped]
+    combine: Callable[[Any, Any], Array]
     has_slots: bool = True
 
 
@@ -38,4 +37,7 @@ DISPATCHERS: Mapping[str, Dispatcher] = {
     "dropless": Dispatcher(dropless.dispatch, dropless.combine, has_slots=False),
 }
 
-__all__ = ["DISPATCHERS", "Dispatcher", "Grouped"]
+# What dense mixing is served by, whatever the config says of dispatchers.
+MIXING = Dispatcher(mixing.dispatch, mixing.combine)
+
+__all__ = ["DISPATCHERS", "MIXING", "Dispatcher", "Grouped"]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from moe_jax.dispatch.tables import rows_of
 
@@ -25,7 +25,7 @@ from moe_jax.dispatch.tables import rows_of
 _BLOCKS = (256, 32)
 
 Params = Any
-Function = Callable[[Params, Array, PRNGKeyArray | None], Array]
+Function = Callable[[Params, Array, Array | None], Array]
 
 
 def by_expert(
@@ -33,23 +33,23 @@ def by_expert(
     params: Params,
     rows: Float[Array, "row embed"],
     sizes: Int[Array, " expert"],
-    key: PRNGKeyArray | None = None,
+    keys: UInt32[Array, "row word"] | None = None,
 ) -> Float[Array, "row mlp"]:
     """Applies a function to each expert's rows, with that expert's parameters.
 
     Args:
-      function: `(params, rows [n, D], key) -> [n, F]`, for one expert and any n. It
-        must treat rows one by one. It can be called on parts of an expert's rows,
-        each time with another key.
+      function: `(params, rows [n, D], keys [n, W]) -> [n, F]`, for one expert and
+        any n. It must treat rows one by one.
       params: pytree whose leaves have a leading axis of experts.
       rows: those of expert 0, then of expert 1, and so on.
       sizes: how many rows each expert has.
-      key: what the function draws from, or None.
+      keys: what the function draws from for each row, as data of random keys; None:
+        it draws nothing.
 
     Returns:
       The function of each row; 0 past the last expert's, which get no gradient.
     """
-    return _by_expert(function, params, rows, sizes, key)
+    return _by_expert(function, params, rows, sizes, keys)
 
 
 class _Chunks(NamedTuple):
@@ -82,9 +82,8 @@ def _chunk_size(num_rows: int, num_experts: int) -> int:
     return min(num_rows, math.ceil(wanted / step - 0.5) * step or 1)
 
 
-def _apply_to_chunks(function, params, chunks, key):
-    keys = None if key is None else jax.random.split(key, chunks.shape[0])
-    batched = jax.vmap(function, in_axes=(0, 0, None if key is None else 0))
+def _apply_to_chunks(function, params, chunks, keys):
+    batched = jax.vmap(function, in_axes=(0, 0, None if keys is None else 0))
     return batched(params, chunks, keys)
 
 
@@ -93,13 +92,11 @@ class _Block(NamedTuple):
 
     Attributes:
       expert: index.
-      start: the first row that is meant.
       first: the first row of the slice, which ends with the rows at the latest.
       mine: [B, 1], which rows of the slice are meant.
     """
 
     expert: Int[Array, ""]
-    start: Int[Array, ""]
     first: Int[Array, ""]
     mine: Bool[Array, "row 1"]
 
@@ -130,18 +127,18 @@ def _loop(body, carry, num_rows, width, blocks, start, stop):
         first = jnp.minimum(meant, num_rows - width)
         row = first + jnp.arange(width, dtype=jnp.int32)
         mine = (meant <= row) & (row < jnp.minimum(meant + width, stop[expert]))
-        return body(_Block(expert, meant, first, mine[:, None]), carry)
+        return body(_Block(expert, first, mine[:, None]), carry)
 
     return jax.lax.fori_loop(0, last[-1], one, carry)
 
 
-def _block_call(function, params, key, block):
+def _block_call(function, params, keys, block):
     """The function of the block's rows, and the expert's parameters."""
     own = jax.tree.map(
         lambda x: jax.lax.dynamic_index_in_dim(x, block.expert, keepdims=False), params
     )
-    key = None if key is None else jax.random.fold_in(key, block.start)
-    return lambda own, x: function(own, x, key), own
+    keys = None if keys is None else _slice(keys, block)
+    return lambda own, x: function(own, x, keys), own
 
 
 def _slice(values: Array, block: _Block) -> Array:
@@ -156,9 +153,9 @@ def _add_to_slice(values: Array, block: _Block, change: Array) -> Array:
     )
 
 
-def _forward(function, params, rows, sizes, key):
+def _forward(function, params, rows, sizes, keys):
     table = _chunks(rows.shape[0], sizes)
-    of_chunks, of_blocks = (None, None) if key is None else jax.random.split(key)
+    of_chunks = None if keys is None else keys.at[table.row_of_slot].get(mode="clip")
     # An empty slot holds any row: its result is not read, and its gradient is 0.
     chunks = rows.at[table.row_of_slot].get(mode="clip")
     results, pullback = jax.vjp(
@@ -168,21 +165,21 @@ def _forward(function, params, rows, sizes, key):
     )
 
     def one(block, out):
-        call, own = _block_call(function, params, of_blocks, block)
+        call, own = _block_call(function, params, keys, block)
         return _add_to_slice(out, block, call(own, _slice(rows, block)))
 
     out = rows_of(results, table.slot_of_row)
     out = _for_each_block(rows.shape[0], sizes, one, out)
-    return out, (params, rows, sizes, of_blocks, table, pullback)
+    return out, (params, rows, sizes, keys, table, pullback)
 
 
 def _backward(function, residuals, cotangent):
-    params, rows, sizes, of_blocks, table, pullback = residuals
+    params, rows, sizes, keys, table, pullback = residuals
     d_params, d_chunks = pullback(rows_of(cotangent, table.row_of_slot))
 
     def one(block, carry):
         d_params, d_rows = carry
-        call, own = _block_call(function, params, of_blocks, block)
+        call, own = _block_call(function, params, keys, block)
         _, of_block = jax.vjp(call, own, _slice(rows, block))
         d_own, change = of_block(jnp.where(block.mine, _slice(cotangent, block), 0))
         d_params = jax.tree.map(
@@ -196,8 +193,8 @@ def _backward(function, residuals, cotangent):
     return d_params, d_rows, None, None
 
 
-def _primal(function, params, rows, sizes, key):
-    return _forward(function, params, rows, sizes, key)[0]
+def _primal(function, params, rows, sizes, keys):
+    return _forward(function, params, rows, sizes, keys)[0]
 
 
 _by_expert = jax.custom_vjp(_primal, nondiff_argnums=(0,))

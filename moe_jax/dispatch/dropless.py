@@ -10,7 +10,7 @@ D width.
 """
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from moe_jax.dispatch.grouped import Grouped
 from moe_jax.dispatch.tables import Tables, fill_slots, sum_slots
@@ -21,10 +21,9 @@ def dispatch(
     assignments: Assignments, tokens: Float[Array, "group token embed"]
 ) -> Grouped:
     """Copies each token into the rows of its experts; rows past the last are 0."""
-    rows = fill_slots(assignments, tokens, _tables(assignments))
-    sizes = jnp.zeros(assignments.num_experts, jnp.int32)
-    kept = assignments.kept.astype(jnp.int32)
-    return Grouped(rows, sizes.at[assignments.expert].add(kept))
+    tables = _tables(assignments)
+    rows = fill_slots(assignments, tokens, tables)
+    return Grouped(rows, expert_sizes(assignments), tables.entry_of_slot)
 
 
 def combine(
@@ -32,6 +31,12 @@ def combine(
 ) -> Float[Array, "group token embed"]:
     """Sums each token's rows, times their weights; 0 for a dropped token."""
     return sum_slots(assignments, outputs.rows, _tables(assignments))
+
+
+def expert_sizes(assignments: Assignments) -> Int[Array, " expert"]:
+    """How many entries of all groups each expert keeps."""
+    sizes = jnp.zeros(assignments.num_experts, jnp.int32)
+    return sizes.at[assignments.expert].add(assignments.kept.astype(jnp.int32))
 
 
 def _tables(assignments: Assignments) -> Tables:

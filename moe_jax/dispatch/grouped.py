@@ -21,10 +21,13 @@ class Grouped(NamedTuple):
     Attributes:
       rows: those of expert 0, then of expert 1, and so on; past the last, 0.
       sizes: how many rows each expert has.
+      entry: which entry of all groups each row holds; their number: none. None where
+        no one asks.
     """
 
     rows: Float[Array, "row embed"]
     sizes: Int[Array, " expert"]
+    entry: Int[Array, " row"] | None = None
 
 
 def grouped_matmul(
@@ -94,6 +97,6 @@ def _kernel_of(implementation: str):
     return jax.lax.ragged_dot
 
 
-def _matmul(kernel: Array, rows: Array, key: None) -> Array:
-    del key
+def _matmul(kernel: Array, rows: Array, keys: None) -> Array:
+    del keys
     return rows @ kernel

@@ -35,6 +35,13 @@ class Tables(NamedTuple):
     slot_of_entry: Int[Array, "group entry"]
 
 
+def take_rows(
+    values: Float[Array, "*slots embed"], tables: Tables
+) -> Float[Array, "*entries embed"]:
+    """The row in each entry's slot; 0 for what has none. Its gradient is a gather."""
+    return _slots_to_entries(values, tables)
+
+
 def fill_slots(
     assignments: Assignments, tokens: Float[Array, "group token embed"], tables: Tables
 ) -> Float[Array, "*slots embed"]:
@@ -97,7 +104,7 @@ _tokens_to_slots.defvjp(_token_choice_forward, _token_choice_backward)
 @jax.custom_vjp
 def _slots_to_entries(
     outputs: Float[Array, "*slots embed"], tables: Tables
-) -> Float[Array, "group entry embed"]:
+) -> Float[Array, "*entries embed"]:
     return rows_of(outputs, tables.slot_of_entry)
 
 

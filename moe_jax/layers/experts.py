@@ -1,5 +1,6 @@
 """The expert bank: E feed-forward networks over their own rows."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, UInt32
 
 from moe_jax.dispatch import Grouped
 from moe_jax.dispatch.blocks import by_expert
@@ -19,21 +20,41 @@ from moe_jax.layers.initializers import expert_fan_in_normal
 Project = Callable[[Array, Array], Array]
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Experts:
+    """What `apply_experts` computes with: kernels, and how they are used.
+
+    Attributes:
+      kernels: `wi` [E, D, F], `wo` [E, F, D] and, for gated activations, `wg`
+        [E, D, F]. On a mesh a device has its part of E, and of F.
+      d_ff: F of the whole network.
+      activation: relu, gelu, swiglu or geglu.
+      dropout: rate on the hidden activations, where keys are given.
+      grouped_matmul: how `Grouped` rows meet their kernels; see
+        `moe_jax.dispatch.grouped.choose_implementation`.
+      dtype: compute dtype.
+    """
+
+    kernels: dict[str, Float[Array, "expert rows columns"]]
+    d_ff: int = dataclasses.field(metadata={"static": True})
+    activation: str = dataclasses.field(metadata={"static": True})
+    dropout: float = dataclasses.field(metadata={"static": True})
+    grouped_matmul: str = dataclasses.field(metadata={"static": True})
+    dtype: DTypeLike = dataclasses.field(metadata={"static": True})
+
+
 class ExpertBank(nn.Module):
-    """Runs each expert's feed-forward network on that expert's rows.
+    """The parameters of E experts.
 
     Parameters: `wi` [E, D, F], `wo` [E, F, D] and, for gated activations, `wg`
     [E, D, F]; no biases, so that an empty slot (0) stays 0.
 
     Attributes:
       num_experts: E.
-      d_ff: F, hidden width of one expert.
-      activation: relu, gelu, swiglu or geglu.
-      dropout: rate on the hidden activations, in training.
       init_scale: variance of a kernel times its fan-in.
-      grouped_matmul: how `Grouped` rows meet their kernels; see
-        `moe_jax.dispatch.grouped.choose_implementation`.
-      dtype: compute dtype; parameters are float32.
+      d_ff, activation, dropout, grouped_matmul, dtype: see `Experts`; parameters
+        are float32.
     """
 
     num_experts: int
@@ -45,64 +66,93 @@ class ExpertBank(nn.Module):
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, inputs: Float[Array, "expert group slot embed"] | Grouped, *, train: bool
-    ) -> Float[Array, "expert group slot embed"] | Grouped:
-        """Applies the experts; the answer is of the kind of the input.
-
-        Raises:
-          ValueError: `grouped_matmul` is unknown, or not installed.
-        """
-        grouped = isinstance(inputs, Grouped)
-        rows = (inputs.rows if grouped else inputs).astype(self.dtype)
-        kernels = self._kernels(rows.shape[-1])
-        drops = train and self.dropout > 0
-        key = self.make_rng("dropout") if drops else None
-        network = functools.partial(_network, self.activation, self.dropout, self.dtype)
-        if not grouped:
-            keys = None if key is None else jax.random.split(key, self.num_experts)
-            batched = jax.vmap(
-                functools.partial(network, matmul), (0, 0, None if key is None else 0)
-            )
-            return batched(kernels, rows, keys)
-        implementation = choose_implementation(self.grouped_matmul)
-        if implementation == "blocks":
-            # A whole network a chunk: between its matmuls no row is moved.
-            one = functools.partial(network, matmul)
-            return inputs._replace(
-                rows=by_expert(one, kernels, rows, inputs.sizes, key)
-            )
-        project = functools.partial(
-            grouped_matmul, sizes=inputs.sizes, implementation=implementation
-        )
-        return inputs._replace(rows=network(project, kernels, rows, key))
-
-    def _kernels(self, d_model: int) -> dict[str, Array]:
+    def __call__(self, d_model: int) -> Experts:
+        """Returns the experts, for features of width `d_model`."""
         shapes = {"wi": (d_model, self.d_ff), "wo": (self.d_ff, d_model)}
         if is_gated(self.activation):
             shapes["wg"] = shapes["wi"]
         init = expert_fan_in_normal(self.init_scale)
-        return {
+        kernels = {
             name: self.param(name, init, (self.num_experts, *shape))
             for name, shape in shapes.items()
         }
+        return Experts(
+            kernels,
+            d_ff=self.d_ff,
+            activation=self.activation,
+            dropout=self.dropout,
+            grouped_matmul=self.grouped_matmul,
+            dtype=self.dtype,
+        )
+
+
+def apply_experts(
+    experts: Experts,
+    inputs: Float[Array, "expert group slot embed"] | Grouped,
+    keys: UInt32[Array, "*axes word"] | None = None,
+) -> Float[Array, "expert group slot embed"] | Grouped:
+    """Runs each expert's network on its rows; the answer is of the kind of the input.
+
+    Args:
+      experts: the experts.
+      inputs: slots, or rows grouped by expert.
+      keys: what dropout draws from, as data of random keys: one for each expert and
+        group [E, G, W], or for each row [M, W]; None: no dropout.
+
+    Raises:
+      ValueError: `grouped_matmul` is unknown, or not installed.
+    """
+    network = functools.partial(_network, experts)
+    if not isinstance(inputs, Grouped):
+        rows = inputs.astype(experts.dtype)
+        batched = jax.vmap(
+            functools.partial(network, matmul), (0, 0, None if keys is None else 0)
+        )
+        return batched(experts.kernels, rows, keys)
+    rows = inputs.rows.astype(experts.dtype)
+    implementation = choose_implementation(experts.grouped_matmul)
+    if implementation == "blocks":
+        # A whole network a chunk: between its matmuls no row is moved.
+        one = functools.partial(network, matmul)
+        rows = by_expert(one, experts.kernels, rows, inputs.sizes, keys)
+    else:
+        project = functools.partial(
+            grouped_matmul, sizes=inputs.sizes, implementation=implementation
+        )
+        rows = network(project, experts.kernels, rows, keys)
+    return inputs._replace(rows=rows)
 
 
 def _network(
-    activation: str,
-    rate: float,
-    dtype: DTypeLike,
+    experts: Experts,
     project: Project,
     kernels: Mapping[str, Array],
     rows: Float[Array, "*rows embed"],
-    key: PRNGKeyArray | None,
+    keys: UInt32[Array, "*axes word"] | None,
 ) -> Float[Array, "*rows embed"]:
     """The feed-forward network of one expert, or of all with their own rows."""
-    kernels = {name: kernel.astype(dtype) for name, kernel in kernels.items()}
+    kernels = {name: kernel.astype(experts.dtype) for name, kernel in kernels.items()}
     hidden = project(rows, kernels["wi"])
-    gate = project(rows, kernels["wg"]) if is_gated(activation) else None
-    hidden = activate(activation, hidden, gate)
-    if key is not None:
-        kept = jax.random.bernoulli(key, 1 - rate, hidden.shape)
-        hidden = jnp.where(kept, hidden / (1 - rate), 0)
+    gated = is_gated(experts.activation)
+    gate = project(rows, kernels["wg"]) if gated else None
+    hidden = activate(experts.activation, hidden, gate)
+    if keys is not None:
+        kept = _kept(keys, 1 - experts.dropout, hidden.shape, experts.d_ff)
+        hidden = jnp.where(kept, hidden / (1 - experts.dropout), 0)
     return project(hidden, kernels["wo"])
+
+
+def _kept(
+    keys: UInt32[Array, "part word"], rate: float, shape: tuple[int, ...], d_ff: int
+) -> Bool[Array, "*shape"]:
+    """What dropout keeps: each key draws for its own part, at the whole width F."""
+
+    def of_part(data):
+        key = jax.random.wrap_key_data(data)
+        return jax.random.bernoulli(key, rate, (*shape[1:-1], d_ff))
+
+    kept = jax.vmap(of_part)(keys)
+    if shape[-1] == d_ff:
+        return kept
+    start = jax.lax.axis_index("model") * shape[-1]
+    return jax.lax.dynamic_slice_in_dim(kept, start, shape[-1], axis=-1)

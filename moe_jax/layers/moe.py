@@ -16,19 +16,25 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from moe_jax import routing
-from moe_jax.dispatch import DISPATCHERS
+from moe_jax.dispatch import DISPATCHERS, MIXING
+from moe_jax.dispatch.regroup import limit_rows
 from moe_jax.errors import UserError, check_choice
 from moe_jax.layers.activations import ACTIVATIONS
+from moe_jax.layers.exchange import exchange
 from moe_jax.layers.experts import ExpertBank
 from moe_jax.layers.ffn import DenseFFN
 from moe_jax.layers.grouping import group_size
 from moe_jax.layers.router import RouterNet
+from moe_jax.parallel.layout import Layout
 from moe_jax.routing.capacity import ROUNDINGS
 
 ROUTING_UNITS = ("token", "prefix", "sentence", "task")
 
 # The collection of what a router keeps that is no parameter.
 ROUTER_STATE = "router_state"
+
+# What routers are given whole; all else has an axis of groups.
+_SHARED = frozenset({"bias", "thresholds", "salt"})
 
 
 class MoELayer(nn.Module):
@@ -71,6 +77,8 @@ class MoELayer(nn.Module):
       init_scale: variance of an expert's kernel times its fan-in.
       record_experts: also report each token's experts, -1 for a choice given up,
         as `router/experts` for router `replay`.
+      layout: the mesh that groups and experts are spread over, for use under
+        `jax.jit`; None: one device.
       dtype: compute dtype of the experts; the router runs in float32.
     """
 
@@ -110,6 +118,7 @@ class MoELayer(nn.Module):
     expert_dropout: float = 0.0
     init_scale: float = 0.1
     record_experts: bool = False
+    layout: Layout | None = None
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -167,13 +176,8 @@ class MoELayer(nn.Module):
         real = given["mask"]
 
         with jax.named_scope("router"):
-            logits, decision = self._route(seen, given, train)
-        if isinstance(decision, routing.Mixing):
-            mixed, assignments = self._mix(decision, tokens, train), None
-        else:
-            with jax.named_scope("router"):
-                assignments = self._assign(decision, size, train)
-            mixed = self._exchange(assignments, tokens, train)
+            logits, decision, assignments = self._route(seen, given, train)
+        mixed = self._exchange(decision, assignments, tokens, train)
         out = mixed.reshape(x.shape)
         if self.num_shared_experts:
             out += self._shared_experts()(x.astype(self.dtype))
@@ -227,13 +231,77 @@ class MoELayer(nn.Module):
         tokens: Float[Array, "group token embed"],
         given: Mapping[str, Array],
         train: bool,
-    ) -> tuple[Float[Array, "group token width"], routing.Decision]:
-        """Logits, and what the routing rule makes of them."""
+    ) -> tuple[
+        Float[Array, "group token width"],
+        routing.Decision,
+        routing.Assignments | None,
+    ]:
+        """Logits, what the routing rule makes of them, and who gets a slot."""
         rule = routing.ROUTERS[self.router]
-        net = RouterNet(
-            width=routing.logits_width(
-                self.router, self.num_experts, self.router_options
-            ),
+        groups, size = tokens.shape[:2]
+        logits, extras = self._net(rule)(tokens, train=train)
+        static = {
+            "num_selected": self.num_selected_experts,
+            "num_experts": self.num_experts,
+            "capacity": self._capacity(size, train),
+            "train": train,
+        }
+        arrays = {**given, **extras, **self._kept_state(tokens, rule.asks_for)}
+        if "rng" in rule.asks_for:
+            arrays["rng"] = routing.group_keys(self._key(size, train), groups)
+        missing = sorted(rule.asks_for - arrays.keys() - static.keys())
+        if missing:
+            raise UserError(
+                f"moe.router={self.router!r} needs {', '.join(missing)}: pass them to "
+                "the layer"
+            )
+        options = {**routing.pick(static, rule.asks_for), **self.router_options}
+        arrays = routing.pick(arrays, rule.asks_for)
+        shared = routing.pick(arrays, _SHARED)
+        grouped = {k: v for k, v in arrays.items() if k not in _SHARED}
+        allocation, allocation_key = self._allocation(size, groups, train)
+
+        def of_groups(grouped, shared):
+            logits, mask, key, arrays = grouped
+            decision, assignments = routing.decide(
+                self.router,
+                logits,
+                {**arrays, **shared, **options},
+                allocation,
+                mask=mask,
+                allocation_key=key,
+            )
+            return decision, self._fitting(assignments)
+
+        grouped = (logits, given["mask"], allocation_key, grouped)
+        layout = self._layout()
+        if layout is None:
+            return logits, *of_groups(grouped, shared)
+        return logits, *layout.over_groups(of_groups, grouped, shared)
+
+    @nn.nowrap
+    def _fitting(
+        self, assignments: routing.Assignments | None
+    ) -> routing.Assignments | None:
+        """Of one device's dropless rows those that its buffers have room for."""
+        layout = self._layout()
+        if layout is None or DISPATCHERS[self.dispatcher].has_slots:
+            return assignments
+        shards, entries = layout.size("expert"), assignments.expert.size
+        tokens = assignments.expert.shape[0] * assignments.num_tokens
+        if shards == 1 or layout.exchange_of(tokens, entries) == "all_gather":
+            return assignments
+        return limit_rows(assignments, shards, layout.rows_per_peer(entries))
+
+    @nn.nowrap
+    def _layout(self) -> Layout | None:
+        # The dummy input that initializes has too few groups for a mesh.
+        return None if self.is_initializing() else self.layout
+
+    def _net(self, rule: routing.Router) -> RouterNet:
+        width = routing.logits_width(self.router, self.num_experts, self.router_options)
+        return RouterNet(
+            width=width,
             num_experts=self.num_experts,
             extras=rule.asks_for & {"noise_logits", "thresholds"},
             kind=self.router_net,
@@ -245,29 +313,6 @@ class MoELayer(nn.Module):
             input_dropout=self.router_input_dropout,
             name="router",
         )
-        logits, extras = net(tokens, train=train)
-        asked = {
-            "num_selected": self.num_selected_experts,
-            "num_experts": self.num_experts,
-            "capacity": self._capacity(tokens.shape[1], train),
-            "train": train,
-            **given,
-            **extras,
-            **self._kept_state(tokens, rule.asks_for),
-        }
-        if "rng" in rule.asks_for:
-            asked["rng"] = self._key(tokens.shape[1], train)
-        missing = sorted(rule.asks_for - asked.keys())
-        if missing:
-            raise UserError(
-                f"moe.router={self.router!r} needs {', '.join(missing)}: pass them to "
-                "the layer"
-            )
-        asked = routing.pick(asked, rule.asks_for)
-        decision = rule.function(logits, **asked, **self.router_options)
-        if isinstance(decision, routing.Routing):
-            decision = routing.mask_padding(decision, given["mask"])
-        return logits, decision
 
     def _key(self, tokens_per_group: int, train: bool) -> Array:
         """The router's key; a constant one where the router will not draw."""
@@ -323,70 +368,50 @@ class MoELayer(nn.Module):
             state["recorded"] = recorded.reshape(shape)
         return state
 
-    def _assign(
-        self,
-        decision: routing.Routing | routing.ExpertChoice,
-        tokens_per_group: int,
-        train: bool,
-    ) -> routing.Assignments:
-        if isinstance(decision, routing.ExpertChoice):
-            return routing.of_expert_choice(decision)
+    def _allocation(
+        self, tokens_per_group: int, groups: int, train: bool
+    ) -> tuple[routing.Allocation, Array | None]:
+        """How choices get slots, and the groups' keys where that is random."""
         slotted = DISPATCHERS[self.dispatcher].has_slots
-        return routing.allocate(
-            decision,
+        allocation = routing.Allocation(
             self._capacity(tokens_per_group, train) if slotted else None,
             self.allocation,
-            overflow=self.overflow,
-            tries=self.reroute_tries,
-            renormalize_kept=self.renormalize_kept,
-            rng=self._allocation_key() if slotted else None,
+            self.overflow,
+            self.reroute_tries,
+            self.renormalize_kept,
         )
-
-    def _allocation_key(self) -> Array | None:
-        if self.allocation != "random":
-            return None
+        if not slotted or self.allocation != "random":
+            return allocation, None
         if not self.has_rng("router"):
             raise UserError(
                 "moe.allocation='random' draws random numbers: pass "
                 "rngs={'router': key}"
             )
-        return self.make_rng("router")
+        return allocation, routing.group_keys(self.make_rng("router"), groups)
 
     def _exchange(
         self,
-        assignments: routing.Assignments,
+        decision: routing.Decision,
+        assignments: routing.Assignments | None,
         tokens: Float[Array, "group token embed"],
         train: bool,
     ) -> Float[Array, "group token embed"]:
         """Tokens to their experts and back."""
-        move = DISPATCHERS[self.dispatcher]
-        with jax.named_scope("dispatch"):
-            inputs = move.dispatch(assignments, tokens.astype(self.dtype))
-        with jax.named_scope("experts"):
-            outputs = self._experts()(inputs, train=train)
-        with jax.named_scope("combine"):
-            return move.combine(assignments, outputs)
-
-    def _mix(
-        self,
-        decision: routing.Mixing,
-        tokens: Float[Array, "group token embed"],
-        train: bool,
-    ) -> Float[Array, "group token embed"]:
-        """Slots of mixed tokens to the experts and back."""
-        if self.dispatcher != "einsum":
+        mixes = isinstance(decision, routing.Mixing)
+        if mixes and self.dispatcher != "einsum":
             raise UserError(
                 f"moe.dispatcher={self.dispatcher!r}: moe.router={self.router!r} mixes "
                 "all tokens in every slot; set moe.dispatcher='einsum'"
             )
-        with jax.named_scope("dispatch"):
-            weights = decision.dispatch.astype(self.dtype)
-            slots = jnp.einsum("gsec,gsd->egcd", weights, tokens.astype(self.dtype))
-        with jax.named_scope("experts"):
-            outputs = self._experts()(slots, train=train)
-        with jax.named_scope("combine"):
-            weights = decision.combine.astype(self.dtype)
-            return jnp.einsum("gsec,egcd->gsd", weights, outputs)
+        drops = train and self.expert_dropout > 0
+        return exchange(
+            MIXING if mixes else DISPATCHERS[self.dispatcher],
+            self._experts()(tokens.shape[-1]),
+            decision if mixes else assignments,
+            tokens.astype(self.dtype),
+            key=self.make_rng("dropout") if drops else None,
+            layout=self._layout(),
+        )
 
     def _capacity(self, tokens_per_group: int, train: bool) -> int:
         return routing.expert_capacity(

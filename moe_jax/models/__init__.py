@@ -10,9 +10,10 @@ from moe_jax.models.build import (
     moe_layer,
     padded_vocab,
 )
-from moe_jax.models.pattern import LayerKind, parse_pattern
+from moe_jax.models.pattern import Depth, LayerKind, model_depth, parse_pattern
 
 __all__ = [
+    "Depth",
     "LayerKind",
     "abstract_params",
     "build_model",
@@ -20,6 +21,7 @@ __all__ = [
     "head_dim",
     "init_params",
     "init_variables",
+    "model_depth",
     "moe_layer",
     "padded_vocab",
     "parse_pattern",

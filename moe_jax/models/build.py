@@ -8,11 +8,14 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from moe_jax.errors import UserError
 from moe_jax.layers import NORMS, ROUTER_STATE, Attention, DenseFFN, MoELayer
 from moe_jax.models.decoder import DecoderLM, MakeLayer
-from moe_jax.models.pattern import LayerKind, parse_pattern
+from moe_jax.models.pattern import LayerKind, model_depth
+from moe_jax.parallel.layout import Layout, make_layout
 
 # Fields of `moe` that concern the model, the training or the checks.
 _NOT_OF_THE_LAYER = (
@@ -24,16 +27,21 @@ _NOT_OF_THE_LAYER = (
 )
 
 
-def build_model(config: ConfigDict, vocab_size: int) -> DecoderLM:
+def build_model(
+    config: ConfigDict, vocab_size: int, mesh: Mesh | None = None
+) -> DecoderLM:
     """Builds the model that a checked config describes.
 
     Args:
-      config: the whole experiment; reads `model`, `moe`, `loss` and `data`.
+      config: the whole experiment; reads `model`, `moe`, `loss`, `data` and `mesh`.
       vocab_size: the tokenizer's; padded up to `model.vocab_multiple`.
+      mesh: what the model runs on, under `jax.jit`; None: one device. Parameters are
+        the same.
     """
     model = config.model
     dtype = jnp.dtype(model.dtype)
-    kinds = parse_pattern(model.block_pattern, model.num_layers)
+    layout = None if mesh is None else make_layout(config, mesh)
+    depth = model_depth(config)
     attention = functools.partial(
         Attention,
         num_heads=model.num_heads,
@@ -46,24 +54,30 @@ def build_model(config: ConfigDict, vocab_size: int) -> DecoderLM:
         dtype=dtype,
     )
 
-    def make_block(block: MakeLayer, *, train: bool, name: str) -> nn.Module:
+    def make_block(
+        kinds: tuple[LayerKind, ...], block: MakeLayer, *, train: bool, name: str
+    ) -> nn.Module:
         return block(
             make_attention=attention,
-            make_ffns=tuple(_make_ffn(config, kind) for kind in kinds),
+            make_ffns=tuple(_make_ffn(config, kind, layout) for kind in kinds),
             norm=model.norm,
             norm_epsilon=model.norm_epsilon,
             dropout=model.dropout,
             mask_padding=config.moe.mask_padding,
             dtype=dtype,
             train=train,
+            layout=layout,
             name=name,
         )
 
     return DecoderLM(
         vocab_size=padded_vocab(config, vocab_size),
         d_model=model.d_model,
-        num_repeats=model.num_layers // len(kinds),
-        make_block=make_block,
+        num_repeats=depth.repeats,
+        make_block=functools.partial(make_block, depth.pattern),
+        make_leading=functools.partial(make_block, depth.leading)
+        if depth.leading
+        else None,
         make_final_norm=functools.partial(
             NORMS[model.norm], epsilon=model.norm_epsilon, dtype=dtype
         ),
@@ -71,12 +85,13 @@ def build_model(config: ConfigDict, vocab_size: int) -> DecoderLM:
         init_scale=model.init_scale,
         remat=model.remat,
         scan_unroll=model.scan_unroll,
+        layout=layout,
         dtype=dtype,
     )
 
 
-def moe_layer(config: ConfigDict) -> MakeLayer:
-    """The sparse layer of a config, ready to be named."""
+def moe_layer(config: ConfigDict, layout: Layout | None = None) -> MakeLayer:
+    """The sparse layer of a config, ready to be named; `layout`: see `MoELayer`."""
     fields = {
         key: value for key, value in config.moe.items() if key not in _NOT_OF_THE_LAYER
     }
@@ -89,13 +104,14 @@ def moe_layer(config: ConfigDict) -> MakeLayer:
         load_balance_scope=config.loss.load_balance_scope,
         importance_on=config.loss.importance_on,
         activation=config.model.activation,
+        layout=layout,
         dtype=jnp.dtype(config.model.dtype),
     )
 
 
-def _make_ffn(config: ConfigDict, kind: LayerKind) -> MakeLayer:
+def _make_ffn(config: ConfigDict, kind: LayerKind, layout: Layout | None) -> MakeLayer:
     if kind.name == "moe":
-        return moe_layer(config)
+        return moe_layer(config, layout)
     return functools.partial(
         DenseFFN,
         d_ff=kind.d_ff or config.model.d_ff,
@@ -122,9 +138,22 @@ def head_dim(config: ConfigDict) -> int:
 
 
 def padded_vocab(config: ConfigDict, vocab_size: int) -> int:
-    """Rows of the embedding table."""
-    multiple = config.model.vocab_multiple
-    return math.ceil(vocab_size / multiple) * multiple
+    """Rows of the embedding table.
+
+    Args:
+      config: reads `model.vocab_size` and `model.vocab_multiple`.
+      vocab_size: the tokenizer's.
+
+    Raises:
+      UserError: the tokenizer has more ids than `model.vocab_size`.
+    """
+    wanted, multiple = config.model.vocab_size, config.model.vocab_multiple
+    if wanted and vocab_size > wanted:
+        raise UserError(
+            f"model.vocab_size={wanted}: the tokenizer has {vocab_size} ids; set it to "
+            f"{vocab_size} or more, or to 0 for as many as the tokenizer has"
+        )
+    return math.ceil((wanted or vocab_size) / multiple) * multiple
 
 
 def abstract_params(model: DecoderLM):

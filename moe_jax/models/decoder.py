@@ -1,13 +1,14 @@
 """The decoder-only language model.
 
 Layers repeat through one `nn.scan` over the block pattern, so that compile time
-does not grow with depth. A parameter's initial key comes from its place in the
-pattern (`layer_{i}/attention`, `layer_{i}/ffn`) and the scan index, never from
-the kind of layer: a dense twin of a sparse model starts from the same tensors.
+does not grow with depth; `leading` dense layers, if any, stand before it. A
+parameter's initial key comes from its place in the pattern (`layer_{i}/attention`,
+`layer_{i}/ffn`) and the scan index, never from the kind of layer: a dense twin of a
+sparse model starts from the same tensors.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +18,28 @@ from jaxtyping import Array, Float, Int
 
 from moe_jax.layers import ROUTER_STATE, MoELayer, make_norm
 from moe_jax.layers.initializers import fan_in_normal
+from moe_jax.parallel.fsdp import gather_params
+from moe_jax.parallel.layout import EXCHANGED, GATHERED, Layout
 
+_policies = jax.checkpoint_policies
+_keep_exchanged = _policies.save_only_these_names(EXCHANGED)
+
+
+def _keep_all_but_gathered(primitive: Any, *_: Any, **params: Any) -> bool:
+    """Keeps everything but parameters that were put together from parts."""
+    if primitive.name == "name":
+        return params["name"] != GATHERED
+    return primitive.name not in ("all_gather", "sharding_constraint")
+
+
+# What the backward pass finds kept, by `model.remat`. Never the parameters that a
+# fully sharded model gathered.
 REMAT = {
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": _policies.nothing_saveable,
+    "exchange": _keep_exchanged,
+    "dots": _policies.save_from_both_policies(
+        _policies.dots_with_no_batch_dims_saveable, _keep_exchanged
+    ),
 }
 
 MakeLayer = Callable[..., nn.Module]
@@ -54,6 +73,7 @@ class DecoderBlock(nn.Module):
       mask_padding: hide padding from sparse layers.
       dtype: compute dtype.
       train: training or evaluation.
+      layout: the mesh; None: one device.
     """
 
     make_attention: MakeLayer
@@ -64,6 +84,7 @@ class DecoderBlock(nn.Module):
     mask_padding: bool
     dtype: DTypeLike
     train: bool
+    layout: Layout | None = None
 
     @nn.compact
     def __call__(
@@ -72,6 +93,8 @@ class DecoderBlock(nn.Module):
         inputs: Inputs,
     ) -> tuple[Float[Array, "batch length embed"], dict[str, dict[str, Array]]]:
         metrics = {}
+        if self.layout is not None and not self.is_initializing():
+            x = self.layout.constrain(x, "batch", None, None)
         for i, make_ffn in enumerate(self.make_ffns):
             name = f"layer_{i}"
             layer = DecoderLayer(
@@ -143,11 +166,16 @@ class DecoderLM(nn.Module):
       num_repeats: how often the block pattern repeats.
       make_block: builds a `DecoderBlock`, given its class, name and `train`.
       make_final_norm: builds the norm before the head.
+      make_leading: builds the block of layers before the repeated ones, as
+        `make_block` does; None: there are none.
       tied_embeddings: the head is the embedding table.
       init_scale: variance of a kernel times its fan-in.
-      remat: `none`, `full` (keep only each block's input) or `dots` (keep matrix
-        products without batch dimensions).
+      remat: what the backward pass computes again: `none`; `full`: all but each
+        block's input; `exchange`: the same, but for what came from other devices in
+        sparse layers, so that no exchange is repeated; `dots`: `exchange`, but for
+        matrix products without batch dimensions.
       scan_unroll: repeats of the pattern per iteration of the scan.
+      layout: the mesh; None: one device.
       dtype: compute dtype; parameters are float32.
     """
 
@@ -156,10 +184,12 @@ class DecoderLM(nn.Module):
     num_repeats: int
     make_block: Callable[..., nn.Module]
     make_final_norm: MakeLayer
+    make_leading: Callable[..., nn.Module] | None = None
     tied_embeddings: bool = True
     init_scale: float = 1.0
     remat: str = "none"
     scan_unroll: int = 1
+    layout: Layout | None = None
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -192,31 +222,55 @@ class DecoderLM(nn.Module):
             embedding_init=nn.initializers.normal(self.d_model**-0.5),
             name="embed",
         )
+        table = self._whole("embed/embedding", embed.embedding).astype(self.dtype)
         # Unit variance into the first block, from a table that is also a head.
-        x = embed(tokens) * jnp.asarray(self.d_model**0.5, self.dtype)
+        x = jnp.take(table, tokens, axis=0) * jnp.asarray(self.d_model**0.5, self.dtype)
         if task_ids is None:
             task_ids = jnp.zeros_like(tokens)
         inputs = Inputs(tokens, segment_ids, positions, task_ids)
+        if self.make_leading is not None:  # dense layers, which report nothing
+            leading = self._block(prevent_cse=True)
+            x, _ = self.make_leading(leading, train=train, name="leading")(x, inputs)
         x, metrics = self._blocks(train)(x, inputs)
         x = self.make_final_norm(name="final_norm")(x)
         with jax.named_scope("head"):
             if self.tied_embeddings:
-                table = embed.embedding.astype(self.dtype).T
+                kernel = table.T
             else:
                 shape = (self.d_model, self.vocab_size)
-                table = Head(shape, self.init_scale, name="head")().astype(self.dtype)
+                kernel = Head(shape, self.init_scale, name="head")()
+                kernel = self._whole("head/kernel", kernel).astype(self.dtype)
             logits = jnp.einsum(
-                "bld,dv->blv", x, table, preferred_element_type=jnp.float32
+                "bld,dv->blv", x, kernel, preferred_element_type=jnp.float32
             )
+            if self._layout is not None:
+                logits = self._layout.constrain(logits, "batch", None, "vocab")
         return logits, by_depth(metrics)
 
+    @property
+    def _layout(self) -> Layout | None:
+        # The dummy input that initializes is too small for a mesh.
+        return None if self.is_initializing() else self.layout
+
+    @nn.nowrap
+    def _whole(self, name: str, param: Array) -> Array:
+        """A parameter outside the blocks, put together where it is in parts."""
+        return gather_params({name: param}, self._layout, self.dtype)[name]
+
+    def _block(self, prevent_cse: bool) -> MakeLayer:
+        """A block that puts its parameters together and computes again what it must."""
+        block, policy = DecoderBlock, REMAT.get(self.remat)
+        if self._layout is not None and self._layout.gathers:
+            block = nn.map_variables(block, "params", trans_in_fn=self._block_params)
+            policy = policy or _keep_all_but_gathered
+        if policy is not None:
+            block = nn.remat(block, policy=policy, prevent_cse=prevent_cse)
+        return block
+
     def _blocks(self, train: bool) -> nn.Module:
-        block = DecoderBlock
-        if self.remat != "none":
-            # Inside a scan nothing can be shared, so no barrier is needed.
-            block = nn.remat(block, policy=REMAT[self.remat], prevent_cse=False)
         block = nn.scan(
-            block,
+            # Inside a scan nothing can be shared, so no barrier is needed.
+            self._block(prevent_cse=False),
             variable_axes={"params": 0, ROUTER_STATE: 0},
             split_rngs={"params": True, "dropout": True, "router": True},
             in_axes=(nn.broadcast,),
@@ -224,6 +278,10 @@ class DecoderLM(nn.Module):
             unroll=self.scan_unroll,
         )
         return self.make_block(block, train=train, name="blocks")
+
+    @nn.nowrap
+    def _block_params(self, variables: Any) -> Any:
+        return gather_params(variables, self._layout, self.dtype)
 
 
 class Head(nn.Module):

@@ -31,7 +31,7 @@ from ml_collections import ConfigDict
 from moe_jax.errors import UserError
 from moe_jax.models.build import build_model
 from moe_jax.models.decoder import DecoderLM, from_depth
-from moe_jax.models.pattern import parse_pattern
+from moe_jax.models.pattern import model_depth
 from moe_jax.routing import logits_width
 
 RECORD = "router/experts"
@@ -93,9 +93,8 @@ def replay_state(
             f"the reports hold no {RECORD}: record with a model of with_recording, "
             "with sparse layers and a router of token choice, such as 'topk'"
         )
-    model, recorded = config.model, reports[RECORD]
-    places = sparse_places(config)
-    layers = len(places) * (model.num_layers // len(model.block_pattern))
+    recorded, places = reports[RECORD], sparse_places(config)
+    layers = len(places) * model_depth(config).repeats
     selected = config.moe.num_selected_experts
     if (recorded.shape[0], recorded.shape[-1]) != (layers, selected):
         raise UserError(
@@ -122,5 +121,5 @@ def with_router(
 
 def sparse_places(config: ConfigDict) -> tuple[str, ...]:
     """Names of the sparse layers of a model's block pattern, by depth."""
-    kinds = parse_pattern(config.model.block_pattern, config.model.num_layers)
+    kinds = model_depth(config).pattern
     return tuple(f"layer_{i}" for i, kind in enumerate(kinds) if kind.name == "moe")

@@ -1,4 +1,4 @@
-"""Parallelism: the mesh, and what lives where on it."""
+"""Parallelism: the mesh, what lives where on it, and how it crosses."""
 
 from moe_jax.parallel.axes import (
     PARAM_AXES,
@@ -8,13 +8,16 @@ from moe_jax.parallel.axes import (
     param_shardings,
     path_name,
 )
+from moe_jax.parallel.layout import Layout, make_layout
 from moe_jax.parallel.mesh import batch_sharding, make_mesh, mesh_shape, replicated
 
 __all__ = [
     "PARAM_AXES",
     "RULES",
     "STACKING_AXES",
+    "Layout",
     "batch_sharding",
+    "make_layout",
     "make_mesh",
     "mesh_shape",
     "param_axes",

@@ -1,14 +1,15 @@
 """Logical axes: the name of every axis of every parameter, and where it lives.
 
 Two tables: `PARAM_AXES` names the axes of a parameter by the end of its path,
-`RULES` maps names to mesh axes. What is not mapped is replicated.
+`RULES` maps names to mesh axes. What is not mapped is replicated; what is stored in
+parts (FSDP) has its embed axis over `FSDP_AXES`, too.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 PARAM_AXES: Mapping[str, tuple[str, ...]] = {
     "embed/embedding": ("vocab", "embed"),
@@ -46,6 +47,10 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "vocab": ("model",),
 }
 
+# Mesh axes over which the embed axis of stored parameters is spread; one that the
+# parameter already uses is left out. Vectors, such as the scales of norms, stay whole.
+FSDP_AXES = ("data", "expert")
+
 # Axes along which a parameter is a stack of separate tensors: repeats of the
 # block pattern, and experts.
 STACKING_AXES = ("layers", "expert")
@@ -63,11 +68,16 @@ def param_axes(params: Any) -> Any:
       KeyError: a parameter that `PARAM_AXES` does not know.
     """
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: _axes_of(path_name(path), leaf.ndim), params
+        lambda path, leaf: path_axes(path_name(path), leaf.ndim), params
     )
 
 
-def _axes_of(name: str, ndim: int) -> tuple[str, ...]:
+def path_axes(name: str, ndim: int) -> tuple[str, ...]:
+    """Returns the logical axes of the parameter at a path.
+
+    Raises:
+      KeyError: `PARAM_AXES` does not know it.
+    """
     for suffix, axes in PARAM_AXES.items():
         if name.endswith(suffix):
             stacked = ("layers",) * (ndim - len(axes))
@@ -75,15 +85,27 @@ def _axes_of(name: str, ndim: int) -> tuple[str, ...]:
     raise KeyError(f"parameter {name} has no logical axes in PARAM_AXES")
 
 
-def spec(axes: tuple[str, ...]) -> PartitionSpec:
-    """The mesh axes of logical ones."""
-    return PartitionSpec(*(RULES.get(axis) for axis in axes))
+def spec(axes: Sequence[str | None], fsdp: bool = False) -> PartitionSpec:
+    """The mesh axes of logical ones; `fsdp`: of a parameter stored in parts."""
+    mapped = [RULES.get(axis) for axis in axes]
+    own = [axis for axis in axes if axis != "layers"]
+    if fsdp and len(own) > 1 and "embed" in axes:
+        used = {mesh_axis for entry in mapped for mesh_axis in entry or ()}
+        free = tuple(axis for axis in FSDP_AXES if axis not in used)
+        mapped[axes.index("embed")] = free
+    return PartitionSpec(*mapped)
 
 
-def param_shardings(params: Any, mesh: Mesh) -> Any:
-    """Where each parameter lives, as a tree of shardings."""
+def param_shardings(params: Any, mesh: Mesh | AbstractMesh, fsdp: bool = False) -> Any:
+    """Where each parameter lives, as a tree of shardings.
+
+    Args:
+      params: arrays or their shapes.
+      mesh: the mesh.
+      fsdp: stored in parts over `FSDP_AXES`.
+    """
     return jax.tree.map(
-        lambda axes: NamedSharding(mesh, spec(axes)),
+        lambda axes: NamedSharding(mesh, spec(axes, fsdp)),
         param_axes(params),
         is_leaf=lambda node: isinstance(node, tuple),
     )

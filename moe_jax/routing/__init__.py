@@ -3,9 +3,11 @@
 from moe_jax.routing.allocate import allocate, of_expert_choice
 from moe_jax.routing.capacity import check_capacity, expert_capacity
 from moe_jax.routing.causality import causality
+from moe_jax.routing.decide import Allocation, decide
 from moe_jax.routing.losses import load_balancing_loss, router_losses, router_z_loss
 from moe_jax.routing.metrics import max_violation, router_metrics
 from moe_jax.routing.pooling import causal_segment_mean, segment_mean
+from moe_jax.routing.random import group_keys
 from moe_jax.routing.routers.loss_free import update_bias
 from moe_jax.routing.routers.topk import mask_padding
 from moe_jax.routing.table import (
@@ -25,6 +27,7 @@ from moe_jax.routing.types import Assignments, Decision, ExpertChoice, Mixing, R
 __all__ = [
     "GIVEN",
     "ROUTERS",
+    "Allocation",
     "Assignments",
     "Decision",
     "ExpertChoice",
@@ -37,8 +40,10 @@ __all__ = [
     "causality",
     "check_capacity",
     "check_router",
+    "decide",
     "draws",
     "expert_capacity",
+    "group_keys",
     "load_balancing_loss",
     "logits_width",
     "mask_padding",

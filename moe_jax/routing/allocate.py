@@ -5,9 +5,10 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int
 
 from moe_jax.routing.counting import place_in_line, sum_by_expert
+from moe_jax.routing.random import Keys, draw
 from moe_jax.routing.types import Assignments, ExpertChoice, Routing
 
 ORDERS = ("choice_major", "token_major", "batch_priority", "probability", "random")
@@ -21,7 +22,7 @@ def allocate(
     *,
     overflow: str = "drop",
     tries: int = 0,
-    rng: PRNGKeyArray | None = None,
+    rng: Keys | None = None,
     renormalize_kept: bool = False,
 ) -> Assignments:
     """Gives each wanted choice the next free slot of its expert.
@@ -56,7 +57,7 @@ def allocate(
         router this is Mesh-TensorFlow's `ntlb` with `ntlb_top_k = 1 + tries`.
       tries: rounds of rerouting; no more than there are other experts, E - K, do
         anything. Of no meaning where nothing is rerouted.
-      rng: key of the random order.
+      rng: key of the random order, or one for each group.
       renormalize_kept: divide a token's weights by the sum of those that got a
         slot (fairseq, NLLB: normalized after dropping). With one kept choice its
         weight is then 1, and the router gets no gradient from it.
@@ -154,7 +155,7 @@ def _line(
     order: str,
     scores: Float[Array, "group token choice"],
     confidence: Float[Array, "group token"],
-    rng: PRNGKeyArray | None,
+    rng: Keys | None,
 ) -> Int[Array, "group entry"] | None:
     """The entries t * K + k in the order in which they claim slots; None: as is.
 
@@ -176,7 +177,7 @@ def _line(
         confidence = jax.lax.stop_gradient(confidence)
         turn = jnp.argsort(confidence, axis=1, stable=True, descending=True)
     else:
-        turn = jnp.argsort(jax.random.uniform(rng, (groups, tokens)), axis=1)
+        turn = jnp.argsort(draw(jax.random.uniform, rng, (groups, tokens)), axis=1)
     line = turn[:, None, :] * choices + np.arange(choices)[:, None]
     return line.reshape(groups, -1)
 
@@ -223,7 +224,7 @@ def _reroute(
     capacity: int,
     order: str,
     tries: int,
-    rng: PRNGKeyArray | None,
+    rng: Keys | None,
 ) -> tuple[
     Int[Array, "group token choice"],
     Int[Array, "group token choice"],

@@ -59,7 +59,7 @@ def router_losses(
         "loss/router_entropy": entropy_loss(decision, mask),
         "loss/usage_variance": usage_variance_loss(decision, mask),
         "loss/usage_entropy": usage_entropy_loss(decision, mask),
-        **{f"loss/{name}": value for name, value in decision.losses.items()},
+        **{f"loss/{name}": value.mean() for name, value in decision.losses.items()},
     }
 
 
@@ -113,11 +113,23 @@ def load_balancing_loss(
     real = mask.astype(jnp.float32)
     tokens = jnp.maximum(real.reshape(-1, length).sum(axis=1, keepdims=True), 1.0)
 
-    chosen = decision.experts[..., :counted].reshape(-1, length * counted)
-    votes = jnp.repeat(real[..., None], counted, axis=-1).reshape(chosen.shape)
-    fraction = sum_by_expert(chosen, votes, num_experts) / (counted * tokens)
-    probs = (decision.probs * real[..., None]).reshape(-1, length, num_experts)
-    loss = num_experts * (fraction * probs.sum(axis=1) / tokens).sum(axis=-1).mean()
+    chosen = decision.experts[..., :counted]
+    votes = jnp.broadcast_to(real[..., None], chosen.shape)
+    # By the parts that a group and a pool share, so that groups stay on their devices.
+    part = math.gcd(length, mask.shape[1])
+    counts = sum_by_expert(
+        chosen.reshape(-1, part * counted),
+        votes.reshape(-1, part * counted),
+        num_experts,
+    )
+    probs = (
+        (decision.probs * real[..., None]).reshape(-1, part, num_experts).sum(axis=1)
+    )
+    counts, probs = (
+        x.reshape(-1, length // part, num_experts).sum(axis=1) for x in (counts, probs)
+    )
+    fraction = counts / (counted * tokens)
+    loss = num_experts * (fraction * probs / tokens).sum(axis=-1).mean()
     return loss * num_choices if at_balance == "k" else loss
 
 
@@ -151,9 +163,11 @@ def importance_loss(
         importance = jnp.where(decision.wanted, decision.gates, 0.0).sum(axis=(0, 2))
     else:
         counted = decision.wanted & mask[..., None]
-        gates = jnp.where(counted, decision.gates, 0.0).reshape(1, -1)
-        experts = decision.experts.reshape(1, -1)
-        importance = sum_by_expert(experts, gates, num_experts)[0]
+        gates = jnp.where(counted, decision.gates, 0.0)
+        entries = (gates.shape[0], -1)
+        importance = sum_by_expert(
+            decision.experts.reshape(entries), gates.reshape(entries), num_experts
+        ).sum(axis=0)
     return importance.var() / (importance.mean() ** 2 + 1e-10)
 
 

@@ -136,8 +136,10 @@ def _service(
         taken = sum_by_expert(assignments.token, kept, mask.shape[1]) > 0
         return _Service(load, real, (mask & ~taken).astype(jnp.int32), taken, weight)
     wanted, dropped = _dropped(decision, assignments, mask)
-    counts = wanted.astype(jnp.int32).reshape(1, -1)
-    load = sum_by_expert(decision.experts.reshape(1, -1), counts, num_experts)[0]
+    entries = (wanted.shape[0], -1)
+    counts = wanted.astype(jnp.int32).reshape(entries)
+    load = sum_by_expert(decision.experts.reshape(entries), counts, num_experts)
+    load = load.sum(axis=0)
     asked, lost = wanted.sum(axis=-1), dropped.sum(axis=-1)
     return _Service(load, asked, lost, asked > lost, weight)
 
@@ -156,9 +158,9 @@ def _by_position(
     """Dropped fraction by eighths of the real tokens, so that padding moves none."""
     rank = jnp.cumsum(mask, axis=1) - 1
     part = rank * POSITIONS // jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
-    part = jnp.clip(part, 0, POSITIONS - 1).reshape(1, -1)
+    part = jnp.clip(part, 0, POSITIONS - 1)
     lost, asked = (
-        sum_by_expert(part, x.reshape(1, -1), POSITIONS)[0]
+        sum_by_expert(part, x, POSITIONS).sum(axis=0)
         for x in (service.lost, service.asked)
     )
     return _ratio(lost, asked)

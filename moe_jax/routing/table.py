@@ -65,7 +65,7 @@ GIVEN: Mapping[str, str] = {
     "num_experts": "E",
     "capacity": "C, slots an expert has for a group",
     "train": "training or evaluation",
-    "rng": "a random key",
+    "rng": "[G], a random key for each group; see routing.random",
     "mask": "[G, S], False for padding",
     "noise_logits": "[G, S, E], features times a second projection, 0 at first",
     "thresholds": "[E], a trained parameter",
@@ -269,7 +269,7 @@ def _abstract_call(
     per_token = jax.ShapeDtypeStruct((1, tokens), jnp.int32)
     per_expert = jax.ShapeDtypeStruct((experts,), jnp.float32)
     arrays = {
-        "rng": jax.eval_shape(lambda: jax.random.key(0)),
+        "rng": jax.eval_shape(lambda: jax.random.split(jax.random.key(0), 1)),
         "mask": jax.ShapeDtypeStruct((1, tokens), jnp.bool_),
         "noise_logits": jax.ShapeDtypeStruct((1, tokens, experts), jnp.float32),
         "thresholds": per_expert,

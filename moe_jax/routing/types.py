@@ -21,15 +21,15 @@ class Routing(NamedTuple):
       gates: the weight of each choice in the token's output, float32.
       wanted: False for a choice that asks for no slot: padding, or an expert
         that the router gave up (GShard's second one, by chance).
-      losses: losses that only this router has, unscaled, by the name of their
-        weight in the config's `loss`.
+      losses: losses that only this router has, unscaled, of each group, by the
+        name of their weight in the config's `loss`; their mean counts.
     """
 
     probs: Float[Array, "group token expert"]
     experts: Int[Array, "group token choice"]
     gates: Float[Array, "group token choice"]
     wanted: Bool[Array, "group token choice"]
-    losses: Mapping[str, Float[Array, ""]] = {}
+    losses: Mapping[str, Float[Array, " group"]] = {}
 
 
 class ExpertChoice(NamedTuple):
@@ -47,7 +47,7 @@ class ExpertChoice(NamedTuple):
     tokens: Int[Array, "group expert slot"]
     gates: Float[Array, "group expert slot"]
     wanted: Bool[Array, "group expert slot"]
-    losses: Mapping[str, Float[Array, ""]] = {}
+    losses: Mapping[str, Float[Array, " group"]] = {}
 
 
 class Mixing(NamedTuple):
@@ -63,7 +63,7 @@ class Mixing(NamedTuple):
     probs: Float[Array, "group token expert"]
     dispatch: Float[Array, "group token expert slot"]
     combine: Float[Array, "group token expert slot"]
-    losses: Mapping[str, Float[Array, ""]] = {}
+    losses: Mapping[str, Float[Array, " group"]] = {}
 
 
 Decision = Routing | ExpertChoice | Mixing

@@ -18,13 +18,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import logging
 from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from moe_jax.errors import UserError
+from moe_jax.parallel import processes
 from moe_jax.training import manifest as manifests
 
 # A save that was cut short: Orbax's temporary folder, or a folder of ours that
@@ -63,7 +63,11 @@ class Checkpoints:
     def __enter__(self) -> "Checkpoints":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and jax.process_count() > 1:
+            # A process that fails alone waits for no other.
+            self._committer.shutdown(wait=False, cancel_futures=True)
+            return
         self.close()
 
     def save(
@@ -337,12 +341,12 @@ def _newest_intact(directory: epath.Path) -> tuple[int | None, frozenset[int]]:
             break
         if damage and found == _NONE:
             found = _ALL_DAMAGED
-    if jax.process_count() > 1:
-        found = int(multihost_utils.broadcast_one_to_all(np.int32(found)))
+    found = processes.agreed(found)
     if found == _ALL_DAMAGED:
+        reasons = "; ".join(damage.values()) or "see what process 0 says"
         raise UserError(
-            f"every checkpoint in {directory} is damaged ({'; '.join(damage.values())})"
-            "; restore the files from a copy, or train anew in another workdir"
+            f"every checkpoint in {directory} is damaged ({reasons}); restore the "
+            "files from a copy, or train anew in another workdir"
         )
     if damage:
         reasons = "; ".join(damage.values())
@@ -360,13 +364,19 @@ def _some_intact(directory: epath.Path) -> int:
 
 
 def _check_intact(directory: epath.Path, step: int) -> None:
-    try:
-        manifests.check_files(directory, step)
-    except manifests.DamagedError as error:
-        others = [s for s in manifests.committed_steps(directory) if s != step]
-        raise UserError(
-            f"damaged checkpoint: {error}; others in {directory}: {others}"
-        ) from error
+    """Process 0 looks, the others are told."""
+    refusal = None
+    if jax.process_index() == 0:
+        try:
+            manifests.check_files(directory, step)
+        except manifests.DamagedError as error:
+            others = [s for s in manifests.committed_steps(directory) if s != step]
+            refusal = UserError(
+                f"damaged checkpoint: {error}; others in {directory}: {others}"
+            )
+        except UserError as error:
+            refusal = error
+    processes.raise_on_all(refusal, f"checkpoint {step} in {directory}")
 
 
 def _absolute(directory: epath.PathLike) -> epath.Path:

@@ -1,5 +1,6 @@
 """Refuses a config that cannot work, before anything is read or compiled."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,13 +17,13 @@ from moe_jax.layers import (
     NORMS,
     ROUTING_UNITS,
 )
-from moe_jax.models import head_dim, parse_pattern
+from moe_jax.models import head_dim, model_depth
 from moe_jax.models.decoder import REMAT
 from moe_jax.routing.allocate import ORDERS, OVERFLOWS
 from moe_jax.routing.capacity import ROUNDINGS
 from moe_jax.routing.losses import AT_BALANCE, COUNTS, IMPORTANCE_ON, SCOPES
 from moe_jax.routing.routers.loss_free import RULES
-from moe_jax.training.optimizers import OPTIMIZERS, SCHEDULES
+from moe_jax.training.optimizers import MOMENT_DTYPES, OPTIMIZERS, SCHEDULES
 from moe_jax.training.sparse_checks import check_sparse
 
 # Fields that take one of a few names.
@@ -48,6 +49,11 @@ CHOICES = {
     "loss.layer_reduction": ("mean", "sum"),
     "optimizer.name": OPTIMIZERS,
     "optimizer.schedule": SCHEDULES,
+    "optimizer.adamw.mu_dtype": MOMENT_DTYPES,
+    "optimizer.adafactor.momentum_dtype": MOMENT_DTYPES,
+    "mesh.fsdp": ("none", "optimizer", "all"),
+    "mesh.exchange": ("auto", "all_to_all", "all_gather"),
+    "mesh.exchange_dtype": ("", "bfloat16", "float32"),
 }
 
 _AT_LEAST = {
@@ -57,6 +63,7 @@ _AT_LEAST = {
     "model.num_heads": 1,
     "model.num_kv_heads": 1,
     "model.head_dim": 0,
+    "model.vocab_size": 0,
     "model.vocab_multiple": 1,
     "model.scan_unroll": 1,
     "moe.num_experts": 1,
@@ -91,6 +98,7 @@ _POSITIVE = (
     "moe.train_capacity_factor",
     "moe.eval_capacity_factor",
     "optimizer.learning_rate",
+    "mesh.exchange_factor",
 )
 
 _NOT_NEGATIVE = (
@@ -146,8 +154,7 @@ def check_config(config: ConfigDict) -> None:
     _check_attention(config)
     _check_batches(config)
     _check_schedule(config)
-    kinds = parse_pattern(config.model.block_pattern, config.model.num_layers)
-    if any(kind.name == "moe" for kind in kinds):
+    if any(kind.name == "moe" for kind in model_depth(config).pattern):
         check_sparse(config)
 
 
@@ -163,6 +170,7 @@ def check_mesh(config: ConfigDict, mesh: Mapping[str, int]) -> None:
     """
     model, train = config.model, config.train
     rows, width = mesh["data"] * mesh["expert"], mesh["model"]
+    depth = model_depth(config)
     microbatch = train.batch_size // train.accumulation_steps
     sharded = [
         ("train.batch_size / accumulation_steps", microbatch, "data x expert", rows),
@@ -171,12 +179,20 @@ def check_mesh(config: ConfigDict, mesh: Mapping[str, int]) -> None:
         ("model.num_kv_heads", model.num_kv_heads, "model", width),
         ("model.vocab_multiple", model.vocab_multiple, "model", width),
     ]
-    for kind in parse_pattern(model.block_pattern, model.num_layers):
+    if config.mesh.fsdp != "none":
+        sharded.append(("model.d_model", model.d_model, "data x expert", rows))
+    for kind in depth.leading + depth.pattern:
         if kind.name == "dense":
             d_ff = kind.d_ff or model.d_ff
             sharded.append(("hidden width of a dense layer", d_ff, "model", width))
-    if "moe" in model.block_pattern:
+    sparse = any(kind.name == "moe" for kind in depth.pattern)
+    if sparse:
         experts = config.moe.num_experts
+        if mesh["expert"] > experts:
+            raise UserError(
+                f"mesh.expert={mesh['expert']}: more shards than moe.num_experts="
+                f"{experts}; use at most {experts}"
+            )
         sharded += [
             ("moe.num_experts", experts, "expert", mesh["expert"]),
             ("moe.d_ff", config.moe.d_ff, "model", width),
@@ -186,6 +202,33 @@ def check_mesh(config: ConfigDict, mesh: Mapping[str, int]) -> None:
             raise UserError(
                 f"{field}={size} is not divisible by the {devices} devices of the "
                 f"mesh axis {axis}"
+            )
+    if sparse:
+        _check_groups(config, rows)
+
+
+def _check_groups(config: ConfigDict, devices: int) -> None:
+    """Each device routes whole groups: they must share out evenly.
+
+    Args:
+      config: the experiment, whose rows share out evenly.
+      devices: along the mesh axes data and expert.
+    """
+    train, length = config.train, config.data.sequence_length
+    size = config.moe.group_size or length
+    microbatch = train.batch_size // train.accumulation_steps
+    for field, batch in (
+        ("train.batch_size / accumulation_steps", microbatch),
+        ("train.eval_batch_size", train.eval_batch_size),
+    ):
+        tokens = batch * length // devices
+        if tokens % size:
+            rows = devices * size // math.gcd(devices * size, length)
+            raise UserError(
+                f"moe.group_size={size}: a device of data x expert={devices} has "
+                f"{tokens} tokens of {field}={batch}, which is not a whole number of "
+                f"groups; moe.group_size={math.gcd(tokens, size)} works, or a multiple "
+                f"of {rows} for {field}"
             )
 
 

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from moe_jax.models import abstract_params, build_model
 from moe_jax.models.decoder import DecoderLM
-from moe_jax.parallel import batch_sharding, make_mesh, param_axes
+from moe_jax.parallel import batch_sharding, make_mesh, param_axes, processes
 from moe_jax.training import step as steps
 from moe_jax.training.checks import check_mesh
 from moe_jax.training.optimizers import make_optimizer
@@ -60,18 +60,40 @@ class Experiment:
         """The jitted eval step."""
         return steps.make_eval_step(self.config, self.model, self.abstract, self.mesh)
 
+    @functools.cached_property
+    def train_part(self) -> tuple[int, int]:
+        """Which part of every train batch this process reads, and of how many."""
+        rows = self.config.train.batch_size
+        where = batch_sharding(self.mesh).addressable_devices_indices_map((rows,))
+        return processes.smallest_part([index[0] for index in where.values()], rows)
+
     def put_train(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-        """Places this process's rows of a batch on the mesh."""
-        if jax.process_count() == 1:
-            return self.put_eval(batch)
-        put = functools.partial(
-            jax.make_array_from_process_local_data, batch_sharding(self.mesh)
-        )
-        return {name: put(rows) for name, rows in batch.items()}
+        """Places rows of a batch, those of `train_part`, on the mesh."""
+        return self._put(batch, *self.train_part)
 
     def put_eval(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
         """Places a batch that every process holds whole."""
-        return jax.device_put(dict(batch), batch_sharding(self.mesh))
+        return self._put(batch, 0, 1)
+
+    def _put(
+        self, batch: Mapping[str, np.ndarray], part: int, parts: int
+    ) -> dict[str, jax.Array]:
+        """Places of part number `part` of `parts` what this process's devices hold."""
+        where = batch_sharding(self.mesh)
+        if where.is_fully_addressable:
+            return jax.device_put(dict(batch), where)
+
+        def place(rows: np.ndarray) -> jax.Array:
+            first, total = part * len(rows), parts * len(rows)
+
+            def piece(index: tuple[slice, ...]) -> np.ndarray:
+                start, stop, _ = index[0].indices(total)
+                return rows[start - first : stop - first]
+
+            shape = (total, *rows.shape[1:])
+            return jax.make_array_from_callback(shape, where, piece)
+
+        return {name: place(rows) for name, rows in batch.items()}
 
     def abstract_batch(self) -> dict[str, Any]:
         """Shapes of a train batch."""
@@ -104,8 +126,8 @@ def build_experiment(
     """
     mesh = make_mesh(config, devices)
     check_mesh(config, mesh.shape)
-    model = build_model(config, vocab_size)
+    model = build_model(config, vocab_size, mesh)
     axes = param_axes(abstract_params(model))
     optimizer = make_optimizer(config, axes)
-    abstract = abstract_state(model, optimizer, mesh)
+    abstract = abstract_state(model, optimizer, mesh, config.mesh.fsdp)
     return Experiment(config, mesh, model, optimizer, abstract)

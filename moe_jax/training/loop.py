@@ -21,7 +21,7 @@ from moe_jax.analysis.accounting import count_flops, count_parameters
 from moe_jax.analysis.figures import write_figures
 from moe_jax.data import Data, open_data
 from moe_jax.errors import UserError
-from moe_jax.parallel import make_mesh
+from moe_jax.parallel import make_mesh, processes
 from moe_jax.training.checkpoints import Checkpoints
 from moe_jax.training.checks import check_config, check_mesh
 from moe_jax.training.evaluation import evaluate, held_out_loss
@@ -32,7 +32,7 @@ from moe_jax.training.progress import Progress
 from moe_jax.training.sparse_checks import LEAKS, sparse_causality
 from moe_jax.training.state import TrainState
 from moe_jax.training.throughput import Throughput, peak_memory, step_memory
-from moe_jax.training.workdir import open_workdir
+from moe_jax.training.workdir import open_workdir, shared_fields
 from moe_jax.training.writers import MetricWriter, read_summary
 
 # The summary's fraction of dropped choices is the mean over this many steps.
@@ -73,6 +73,7 @@ def train(
     data = open_data(config)
     experiment = build_experiment(config, data.vocab_size)
     check_source(config)
+    processes.check_alike([shared_fields(config), data.fingerprint], "config or data")
     resumes = open_workdir(config, workdir, data.fingerprint, data.description)
 
     keep = (config.train.keep_last, config.train.keep_best)
@@ -80,8 +81,8 @@ def train(
         state = initial_state(experiment, checkpoints)
         start = int(state.step)
         if start >= config.train.num_steps:
-            summary = read_summary(workdir)
-            if summary is not None and summary["status"] == "finished":
+            summary = read_summary(workdir) or {"status": "unknown"}
+            if processes.agreed(summary["status"] == "finished"):
                 logging.warning(
                     "%s has already run %d steps; a larger train.num_steps goes on",
                     workdir,
@@ -150,7 +151,7 @@ class TrainingLoop:
         summary = self._summarize("finished" if finished else "preempted", done)
         if not finished:
             self._progress.message(
-                f"{self._stop.signal.name}: saved step {done}; the same command goes on"
+                f"{self._stop.reason}: saved step {done}; the same command goes on"
             )
         return summary
 
@@ -163,9 +164,8 @@ class TrainingLoop:
             .compile()
         )
         self._step_memory = step_memory(self._step)  # tens of milliseconds: once
-        self._batches = self._data.train_batches(
-            self._done, jax.process_index(), jax.process_count()
-        )
+        part, parts = self._experiment.train_part
+        self._batches = self._data.train_batches(self._done, part, parts)
         self._throughput = Throughput(
             self._config.train.batch_size * self._config.data.sequence_length,
             self._flops.training,
@@ -178,6 +178,8 @@ class TrainingLoop:
     ) -> TrainState:
         """Takes the steps up to number `last`, or until a signal comes."""
         config = self._config.train
+        if jax.process_index() != 0:
+            profile = None
         pending, traces = None, False
         for step in range(self._done + 1, last + 1):
             if profile and not traces and profile[0] <= step <= profile[1]:
@@ -190,7 +192,7 @@ class TrainingLoop:
             pending = (step, metrics)
             evaluates = _is_due(step, config.eval_interval)
             saves = _is_due(step, config.checkpoint_interval)
-            stops = self._stop.signal is not None or step == last
+            stops = self._stop.reached(step) or step == last
             if traces and (stops or step == profile[1]):
                 jax.block_until_ready(metrics)
                 jax.profiler.stop_trace()

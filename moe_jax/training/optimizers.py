@@ -17,6 +17,7 @@ from moe_jax.parallel import STACKING_AXES
 
 SCHEDULES = ("cosine", "rsqrt", "constant")
 OPTIMIZERS = ("adamw", "adafactor")
+MOMENT_DTYPES = ("float32", "bfloat16")
 
 
 def make_optimizer(config: ConfigDict, axes: Any) -> optax.GradientTransformation:
@@ -35,7 +36,11 @@ def make_optimizer(config: ConfigDict, axes: Any) -> optax.GradientTransformatio
         steps.append(optax.clip_by_global_norm(options.clip_norm))
     if options.name == "adamw":
         adam = options.adamw
-        steps.append(optax.scale_by_adam(adam.b1, adam.b2, adam.epsilon))
+        steps.append(
+            optax.scale_by_adam(
+                adam.b1, adam.b2, adam.epsilon, mu_dtype=jnp.dtype(adam.mu_dtype)
+            )
+        )
     else:
         steps.append(_adafactor(options.adafactor, axes))
     if options.weight_decay:
@@ -92,6 +97,7 @@ def _adafactor(options: ConfigDict, axes: Any) -> optax.GradientTransformation:
             multiply_by_parameter_scale=options.multiply_by_parameter_scale,
             clipping_threshold=options.clipping_threshold or None,
             momentum=options.momentum or None,
+            dtype_momentum=jnp.dtype(options.momentum_dtype),
             eps=options.epsilon,
         ),
         optax.scale(-1.0),  # optax has already turned it into a descent step

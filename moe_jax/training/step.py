@@ -13,7 +13,12 @@ from ml_collections import ConfigDict
 
 from moe_jax.layers import ROUTER_STATE
 from moe_jax.models.decoder import DecoderLM
-from moe_jax.parallel import batch_sharding, path_name
+from moe_jax.parallel import (
+    batch_sharding,
+    param_shardings,
+    path_name,
+    replicated,
+)
 from moe_jax.training.losses import Batch, batch_totals, microbatch_loss
 from moe_jax.training.optimizers import make_schedule
 from moe_jax.training.router_state import update_router_state
@@ -45,10 +50,13 @@ def make_train_step(
       mesh: the device mesh.
     """
     schedule = make_schedule(config)
+    # Summed over devices in the parts in which the optimizer takes them.
+    stored = param_shardings(abstract.params, mesh, config.mesh.fsdp != "none")
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
         gradients, metrics = _gradients(config, model, state, batch, key, mesh)
+        gradients = jax.lax.with_sharding_constraint(gradients, stored)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics |= _gradient_norms(gradients)
@@ -60,7 +68,7 @@ def make_train_step(
     return jax.jit(
         step,
         in_shardings=(where, batch_sharding(mesh)),
-        out_shardings=(where, None),
+        out_shardings=(where, replicated(mesh)),
         donate_argnums=0,
     )
 
@@ -91,7 +99,7 @@ def make_eval_step(
         return metrics | {"targets": batch["weights"].sum()}
 
     where = (shardings_of(abstract.variables), batch_sharding(mesh))
-    return jax.jit(step, in_shardings=where)
+    return jax.jit(step, in_shardings=where, out_shardings=replicated(mesh))
 
 
 def _gradients(

@@ -7,21 +7,25 @@ identity on one data set, started any number of times.
 
 import fnmatch
 import json
+import time
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 from ml_collections import ConfigDict
 
 from moe_jax.errors import UserError
+from moe_jax.parallel import processes
 from moe_jax.training import files
 from moe_jax.training.environment import describe_environment
 
 CONFIG = "config.json"
 ENVIRONMENT = "environment.json"
+
+# A network file system may show a new file to other machines later.
+_SHARING_SECONDS = 30
 
 # May lie in a folder that is not yet a run: a start cut short, and the log into
 # which the starting command's output goes.
@@ -76,20 +80,23 @@ def open_workdir(
       UserError: it holds another run, or something else. Nothing was changed.
     """
     workdir = epath.Path(workdir)
-    new, resumed, refused = 0, 1, 2
-    outcome, error = refused, None
+    resumes, refusal = False, None
     if jax.process_index() == 0:
         try:
-            outcome = resumed if _holds_run(workdir) else new
+            resumes = _holds_run(workdir)
             data = {"fingerprint": data_fingerprint, **data_description}
-            _write(config, workdir, data, resuming=outcome == resumed)
-        except UserError as refusal:
-            outcome, error = refused, refusal
+            _write(config, workdir, data, resuming=resumes)
+        except UserError as error:
+            refusal = error
+    processes.raise_on_all(refusal, f"workdir={workdir}")
     if jax.process_count() > 1:
-        outcome = int(multihost_utils.broadcast_one_to_all(np.int32(outcome)))
-    if outcome == refused:
-        raise error or UserError(f"process 0 refused workdir={workdir}; see its log")
-    return outcome == resumed
+        _check_shared(workdir)
+    return bool(processes.agreed(resumes))
+
+
+def shared_fields(config: ConfigDict) -> dict[str, Any]:
+    """The fields that must be the same on every process of a run: all but paths."""
+    return _without_paths(_flat(_jsonable(config.to_dict())))
 
 
 def to_json(config: ConfigDict) -> str:
@@ -156,6 +163,26 @@ def _write(config: ConfigDict, workdir: epath.Path, data: dict, resuming: bool) 
     # The config goes last: a folder without it is not yet a run.
     files.write_whole(workdir / ENVIRONMENT, json.dumps(environment, indent=1))
     files.write_whole(workdir / CONFIG, to_json(config))
+
+
+def _check_shared(workdir: epath.Path) -> None:
+    """Refuses a folder in which a process does not find what process 0 wrote."""
+    path = workdir / ENVIRONMENT
+    written = processes.agreed(_checksum(path))
+    deadline = time.monotonic() + _SHARING_SECONDS
+    while _checksum(path) != written and time.monotonic() < deadline:
+        time.sleep(0.5)
+    if blind := processes.which(_checksum(path) != written):
+        raise UserError(
+            f"workdir={workdir} is not one folder for all: process "
+            f"{', '.join(map(str, blind))} does not find there what process 0 wrote; "
+            "use a folder that every machine mounts, or gs://"
+        )
+
+
+def _checksum(path: epath.Path) -> int:
+    """Not negative, and below 2^31; of a file that is not there, that of nothing."""
+    return zlib.crc32(path.read_bytes() if path.exists() else b"") >> 1
 
 
 def _read_json(path: epath.Path) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from moe_jax.errors import UserError
 from moe_jax.layers import ROUTER_STATE
 from moe_jax.models.decoder import from_depth
+from moe_jax.models.pattern import model_depth
 from moe_jax.models.replay import (
     RECORD,
     sparse_places,
@@ -245,8 +246,7 @@ def _check_task(task: int, count: int, field: str) -> None:
 
 def _everywhere(config: ConfigDict, indices: Int[Array, " kept"]) -> Indices:
     """The same indices in each layer."""
-    repeats = config.model.num_layers // len(config.model.block_pattern)
-    alike = jnp.broadcast_to(indices, (repeats, *indices.shape))
+    alike = jnp.broadcast_to(indices, (model_depth(config).repeats, *indices.shape))
     return dict.fromkeys(sparse_places(config), alike)
 
 

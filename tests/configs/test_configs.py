@@ -13,14 +13,17 @@ from moe_jax.training.checks import check_config
 from moe_jax.training.loop import train
 from moe_jax.training.workdir import identity
 from moe_jax.training.writers import read_metrics
+from tests.configs.test_published import PUBLISHED
 from tests.training import tiny
 
 FOLDER = pathlib.Path(base.__file__).parent
 EXPERIMENTS = sorted(
     path.stem
     for path in FOLDER.glob("*.py")
-    if path.stem not in ("__init__", "base", "overrides", "twin")
+    if path.stem != "base" and "def get_config(" in path.read_text()
 )
+# Those that sweeps start from: published models are what they are, and too large.
+SWEPT = ["base", *(name for name in EXPERIMENTS if name not in PUBLISHED)]
 SWEEPS = sorted(p.stem for p in (FOLDER / "sweeps").glob("*.py") if p.stem[0] != "_")
 
 
@@ -34,7 +37,10 @@ def test_a_config_can_work_and_keeps_the_schema(name):
     config = load(name).get_config()
     check_config(config)
     assert config.is_locked
-    assert identity(config).keys() == identity(base.get_config()).keys()
+    free = "moe.router_options."
+    schema = {name for name in identity(config) if not name.startswith(free)}
+    assert schema == identity(base.get_config()).keys()
+    assert not config.moe.router_options.is_locked
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -44,7 +50,7 @@ def test_a_config_names_its_command(name):
 
 @pytest.mark.fast
 @pytest.mark.parametrize("sweep", SWEEPS)
-@pytest.mark.parametrize("name", ["base", *EXPERIMENTS])
+@pytest.mark.parametrize("name", SWEPT)
 def test_every_arm_of_a_sweep_can_work(sweep, name):
     config = load(name).get_config()
     if sweep == "tasks":

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moe_jax.dispatch import Grouped
-from moe_jax.layers.experts import ExpertBank
+from moe_jax.layers.experts import ExpertBank, apply_experts
 from tests.reference import activations
 
 pytestmark = pytest.mark.fast
@@ -17,8 +17,16 @@ EXPERTS, WIDTH, HIDDEN, ROWS = 3, 4, 6, 120
 SIZES = ([40, 40, 40], [0, 100, 20], [90, 0, 0])
 
 
-def bank(**fields) -> ExpertBank:
-    return ExpertBank(**{"num_experts": EXPERTS, "d_ff": HIDDEN, **fields})
+def run_bank(params, inputs, key=None, **fields):
+    """The bank of these parameters on these inputs, with or without dropout."""
+    module = ExpertBank(**{"num_experts": EXPERTS, "d_ff": HIDDEN, **fields})
+    experts = module.apply({"params": params}, params["wi"].shape[1])
+    if key is None:
+        return apply_experts(experts, inputs)
+    grouped = isinstance(inputs, Grouped)
+    shape = inputs.rows.shape[:1] if grouped else inputs.shape[:2]
+    keys = jax.random.key_data(jax.random.split(key, shape))
+    return apply_experts(experts, inputs, keys)
 
 
 def random_params(rng: np.random.Generator, activation: str) -> dict[str, np.ndarray]:
@@ -51,12 +59,11 @@ def test_rows_pass_through_their_own_expert(activation, way, seed, sizes):
     params, rows = random_params(rng, activation), rng.normal(size=(ROWS, WIDTH))
     experts = np.repeat([0, 1, 2], sizes).tolist()
     experts += [None] * (ROWS - len(experts))
-    module = bank(activation=activation, grouped_matmul=way)
 
     @jax.jit
     def run(params, rows):
         inputs = Grouped(rows, jnp.asarray(sizes, jnp.int32))
-        return module.apply({"params": params}, inputs, train=True)
+        return run_bank(params, inputs, activation=activation, grouped_matmul=way)
 
     out = run(float32(params), float32(rows))
     expected = naive(activation, params, rows, experts)
@@ -69,9 +76,9 @@ def test_slots_pass_through_their_own_expert(activation, slots):
     rng = np.random.default_rng(0)
     params = random_params(rng, activation)
     buffers = rng.normal(size=(EXPERTS, 2, slots, WIDTH))
-    out = jax.jit(
-        lambda p, x: bank(activation=activation).apply({"params": p}, x, train=True)
-    )(float32(params), float32(buffers))
+    out = jax.jit(lambda p, x: run_bank(p, x, activation=activation))(
+        float32(params), float32(buffers)
+    )
     flat = buffers.reshape(-1, WIDTH)
     experts = np.repeat(np.arange(EXPERTS), 2 * slots)
     expected = naive(activation, params, flat, experts).reshape(buffers.shape)
@@ -91,11 +98,12 @@ def test_gradients_of_chunks_and_blocks_equal_those_of_grouped_products(
     def gradients(params, rows):
         results = []
         for way in ("blocks", "ragged_dot"):
-            module = bank(activation=activation, grouped_matmul=way)
 
-            def loss(params, rows, module=module):
+            def loss(params, rows, way=way):
                 inputs = Grouped(rows, jnp.asarray(sizes, jnp.int32))
-                out = module.apply({"params": params}, inputs, train=True)
+                out = run_bank(
+                    params, inputs, activation=activation, grouped_matmul=way
+                )
                 return (out.rows * cotangent).sum()
 
             results.append(jax.grad(loss, (0, 1))(params, rows))
@@ -111,26 +119,24 @@ def test_gradients_of_chunks_and_blocks_equal_those_of_grouped_products(
 def test_dropout_zeroes_its_share_and_scales_the_rest(kind):
     """With kernels of one, an output counts the hidden units that are left."""
     rate, hidden = 0.25, 64
-    module = bank(
-        activation="relu",
-        d_ff=hidden,
-        dropout=rate,
-        grouped_matmul="auto" if kind == "buffers" else kind,
-    )
+    fields = {
+        "activation": "relu",
+        "d_ff": hidden,
+        "dropout": rate,
+        "grouped_matmul": "auto" if kind == "buffers" else kind,
+    }
     params = {
         "wi": jnp.ones((EXPERTS, 1, hidden)),
         "wo": jnp.ones((EXPERTS, hidden, 1)),
     }
-    inputs = jnp.ones((EXPERTS, 1, 100, 1))
+    inputs = jnp.ones((EXPERTS, 100, 1, 1))
     if kind != "buffers":
         # Most rows are one expert's: chunks and blocks both drop.
         inputs = Grouped(inputs.reshape(-1, 1), jnp.asarray([20, 250, 30], jnp.int32))
 
     def left(train):
-        key = {"dropout": jax.random.key(3)}
-        out = jax.jit(
-            lambda x: module.apply({"params": params}, x, train=train, rngs=key)
-        )(inputs)
+        key = jax.random.key(3) if train else None
+        out = jax.jit(lambda x: run_bank(params, x, key, **fields))(inputs)
         out = out if kind == "buffers" else out.rows
         return np.asarray(out).ravel() * (1 - rate)
 
@@ -145,13 +151,12 @@ def test_dropout_zeroes_its_share_and_scales_the_rest(kind):
 def test_blocks_drop_other_units_than_each_other():
     """A key used twice would drop the same units in two blocks of one expert."""
     rng = np.random.default_rng(4)
-    module = bank(activation="relu", dropout=0.5, d_ff=64)
     params = float32(
         {"wi": np.abs(rng.normal(size=(3, 1, 64))), "wo": rng.normal(size=(3, 64, 1))}
     )
     inputs = Grouped(jnp.ones((300, 1)), jnp.asarray([0, 300, 0], jnp.int32))
-    key = {"dropout": jax.random.key(0)}
-    out = jax.jit(lambda x: module.apply({"params": params}, x, train=True, rngs=key))(
+    key, fields = jax.random.key(0), {"dropout": 0.5, "d_ff": 64}
+    out = jax.jit(lambda x: run_bank(params, x, key, activation="relu", **fields))(
         inputs
     )
     assert len(np.unique(np.asarray(out.rows))) == 300
@@ -159,12 +164,11 @@ def test_blocks_drop_other_units_than_each_other():
 
 def test_the_compute_dtype_is_that_of_the_answer_and_not_of_the_gradients():
     params = float32(random_params(np.random.default_rng(2), "relu"))
-    module = bank(activation="relu", dtype=jnp.bfloat16)
     sizes = jnp.asarray(SIZES[1], jnp.int32)
 
     def loss(params):
         inputs = Grouped(jnp.ones((ROWS, WIDTH)), sizes)
-        out = module.apply({"params": params}, inputs, train=True).rows
+        out = run_bank(params, inputs, activation="relu", dtype=jnp.bfloat16).rows
         assert out.dtype == jnp.bfloat16
         return out.astype(jnp.float32).sum()
 

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 
+from moe_jax.errors import UserError
 from moe_jax.layers import ACTIVATIONS, NORMS
 from moe_jax.models import abstract_params, build_model, init_params
 from moe_jax.parallel import STACKING_AXES, param_axes, path_name
@@ -97,6 +98,30 @@ def test_dense_layers_take_the_width_of_their_kind():
     shapes = shapes_of(abstract({"model.block_pattern": ("dense:40", "dense")}))
     assert shapes["blocks/layer_0/ffn/wi/kernel"] == (2, 16, 40)
     assert shapes["blocks/layer_1/ffn/wi/kernel"] == (2, 16, 24)
+
+
+def test_leading_layers_are_not_stacked_over_the_repeats():
+    changes = {"model.leading_layers": ("dense:40", "dense"), "model.num_layers": 6}
+    shapes, without = shapes_of(abstract(changes)), shapes_of(abstract())
+    assert shapes["leading/layer_0/ffn/wi/kernel"] == (16, 40)
+    assert shapes["leading/layer_1/ffn/wi/kernel"] == (16, 24)
+    assert shapes["leading/layer_0/attention/query/kernel"] == (16, 2, 8)
+    others = {k: v for k, v in shapes.items() if not k.startswith("leading")}
+    assert others == without
+
+
+@pytest.mark.parametrize(
+    ("wanted", "rows"),
+    [(0, 64), (VOCABULARY, 64), (100, 128), (128, 128)],
+)
+def test_the_embedding_has_the_rows_that_are_asked_for(wanted, rows):
+    shapes = shapes_of(abstract({"model.vocab_size": wanted}))
+    assert shapes["embed/embedding"] == (rows, 16)
+
+
+def test_a_tokenizer_with_more_ids_than_rows_is_refused():
+    with pytest.raises(UserError, match=r"vocab_size=60: the tokenizer has 61 ids"):
+        abstract({"model.vocab_size": 60})
 
 
 def test_layers_experts_and_repeats_start_from_different_values():

@@ -89,6 +89,35 @@ def test_remat_and_unrolling_change_no_loss_and_no_gradient(remat, unroll):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_a_leading_layer_computes_what_the_first_repeat_would(remat):
+    changes = {"model.block_pattern": ("dense",), "model.remat": remat}
+    config = tiny_config(changes)
+    batch = tiny_batch(config, padding=True)
+    repeated = build_model(config, VOCABULARY)
+    config.model.leading_layers = ("dense",)
+    leading = build_model(config, VOCABULARY)
+
+    def split(params):
+        first = jax.tree.map(lambda leaf: leaf[0], params["blocks"])
+        rest = jax.tree.map(lambda leaf: leaf[1:], params["blocks"])
+        return params | {"leading": first, "blocks": rest}
+
+    def loss(model, params):
+        return (apply(model, params, batch, train=True)[0] ** 2).mean()
+
+    params = jax.jit(lambda key: init_params(repeated, key))(jax.random.key(0))
+    gradient = jax.jit(jax.value_and_grad(loss, argnums=1), static_argnums=0)
+    value, gradients = gradient(repeated, params)
+    other, split_gradients = gradient(leading, split(params))
+    np.testing.assert_allclose(other, value, rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+        split_gradients,
+        split(gradients),
+    )
+
+
 def test_reports_come_by_depth_one_row_a_sparse_layer():
     (_, metrics), _ = plain()
     assert metrics["router/load"].shape == (2, 4)

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from moe_jax.errors import UserError
-from moe_jax.models import LayerKind, parse_pattern
+from moe_jax.models import LayerKind, model_depth, parse_pattern
 from moe_jax.models.decoder import by_depth
+from tests.models.tiny import tiny_config
 
 pytestmark = pytest.mark.fast
 
@@ -32,6 +33,30 @@ def test_kinds_carry_their_own_width():
 def test_patterns_that_cannot_work_are_refused(pattern, layers, message):
     with pytest.raises(UserError, match=message):
         parse_pattern(pattern, layers)
+
+
+def test_leading_layers_stand_before_the_repeats_of_the_pattern():
+    changes = {"model.leading_layers": ("dense:7", "dense"), "model.num_layers": 8}
+    leading, pattern, repeats = model_depth(tiny_config(changes))
+    assert leading == (LayerKind("dense", 7), LayerKind("dense"))
+    assert pattern == (LayerKind("dense"), LayerKind("moe"))
+    assert repeats == 3
+
+
+@pytest.mark.parametrize(
+    ("leading", "layers", "message"),
+    [
+        (("moe",), 5, r"leading_layers=\('moe',\): leading layers are dense"),
+        (("dense:0",), 5, r"leading_layers holds 'dense:0'; a kind is"),
+        (("dense",), 4, r"num_layers=4 less 1 in model\.leading_layers is not.*is 2"),
+        (("dense",) * 4, 4, r"num_layers=4 less 4 in model\.leading_layers is not"),
+    ],
+)
+def test_leading_layers_that_cannot_work_are_refused(leading, layers, message):
+    changes = {"model.leading_layers": leading, "model.num_layers": layers}
+    with pytest.raises(UserError, match=message) as refusal:
+        model_depth(tiny_config(changes))
+    assert "\n" not in str(refusal.value)
 
 
 def test_reports_are_sorted_by_depth():

@@ -23,9 +23,11 @@ def initial(config):
 
 
 def test_twin_shares_every_common_tensor_bit_for_bit_but_the_sparse_ffn():
-    config = tiny_config({"model.activation": "swiglu"})
+    leading = {"model.leading_layers": ("dense:40",), "model.num_layers": 5}
+    config = tiny_config({"model.activation": "swiglu"} | leading)
     sparse, twin = initial(config), initial(dense_twin(config))
     common = sparse.keys() & twin.keys()
+    assert "leading/layer_0/ffn/wi/kernel" in common
     for name in common:
         assert sparse[name].tobytes() == twin[name].tobytes(), name
     place = "blocks/layer_1/ffn/"

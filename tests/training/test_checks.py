@@ -84,6 +84,8 @@ def test_rates_lie_between_0_and_1(field, value):
             r"optimizer\.warmup_steps=0 must be at least 1",
         ),
         ({"model.num_layers": 3}, r"num_layers=3 is not a positive multiple"),
+        ({"model.leading_layers": ("moe",)}, r"leading layers are dense"),
+        ({"model.leading_layers": ("dense",)}, r"num_layers=4 less 1 in"),
         ({"model.block_pattern": ("sparse",)}, r"block_pattern holds 'sparse'"),
         ({"moe.router": "swich"}, r"moe\.router='swich' is unknown"),
         ({"moe.num_selected_experts": 2}, r"num_selected_experts=2; set it to 1"),
@@ -136,6 +138,33 @@ def test_a_dense_model_may_have_any_sparse_fields():
             r"eval_batch_size=4 is not divisible",
         ),
         ({"moe.num_experts": 6}, (2, 4, 1), r"moe\.num_experts=6.*the 4 devices"),
+        (
+            {},
+            (1, 16, 1),
+            r"mesh\.expert=16: more shards than moe\.num_experts=8; use at most 8",
+        ),
+        (
+            {"model.leading_layers": ("dense:7",), "model.num_layers": 5},
+            (4, 1, 2),
+            r"dense layer=7 is not divisible by the 2",
+        ),
+        (
+            {"mesh.fsdp": "optimizer", "model.d_model": 124},
+            (8, 1, 1),
+            r"model\.d_model=124 is not divisible by the 8 devices of .* data x expert",
+        ),
+        (
+            {"moe.group_size": 1024},
+            (4, 2, 1),
+            r"moe\.group_size=1024: a device of data x expert=8 has 512 tokens of "
+            r"train\.batch_size / accumulation_steps=16, .* moe\.group_size=512 works, "
+            r"or a multiple of 32 for",
+        ),
+        (
+            {"moe.group_size": 512, "train.eval_batch_size": 8},
+            (8, 1, 1),
+            r"256 tokens of train\.eval_batch_size=8.*group_size=256 works.* 16 for",
+        ),
         ({}, (1, 1, 8), r"model\.num_heads=4 is not divisible by the 8 devices"),
         ({"model.num_kv_heads": 1}, (4, 1, 2), r"model\.num_kv_heads=1 is not"),
         ({"model.d_ff": 511}, (4, 1, 2), r"dense layer=511 is not divisible by the 2"),
@@ -153,6 +182,21 @@ def test_meshes_that_do_not_divide_what_they_shard_are_refused(changes, mesh, me
     with pytest.raises(UserError, match=message) as refusal:
         check_mesh(changed(changes), axes)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"moe.group_size": 512},  # what a refusal suggests, works
+        {"moe.group_size": 1024, "train.batch_size": 32, "train.eval_batch_size": 32},
+        {"mesh.fsdp": "all"},
+        {"model.d_model": 124, "model.head_dim": 32},  # whole parameters need not share out
+    ],
+)
+def test_meshes_that_divide_what_they_shard_are_accepted(changes):
+    config = changed(changes)
+    check_config(config)
+    check_mesh(config, {"data": 4, "expert": 2, "model": 1})
 
 
 def test_a_mesh_shards_only_what_the_model_has():

@@ -7,7 +7,9 @@ import optax
 import pytest
 
 from configs import base
+from moe_jax.training.loop import train
 from moe_jax.training.optimizers import make_optimizer, make_schedule
+from tests.training import tiny
 
 
 def config_of(**options):
@@ -115,6 +117,80 @@ def test_gradients_are_clipped_by_the_norm_of_all(clip, norm):
         np.testing.assert_allclose(
             updates[key] * 1e6, -gradient * norm / 10, rtol=1e-4, err_msg=key
         )
+
+
+def with_moment(name, dtype):
+    """An optimizer with a first moment of that dtype."""
+    if name == "adamw":
+        return {"name": name, "adamw__mu_dtype": dtype}
+    momentum = {"adafactor__momentum": 0.9, "adafactor__momentum_dtype": dtype}
+    return {"name": name, **momentum}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["adamw", "adafactor"])
+def test_the_first_moment_has_its_dtype_and_nothing_else_has(name, dtype):
+    config = config_of(**with_moment(name, dtype))
+    optimizer, params = make_optimizer(config, AXES), tree_of(jnp.ones)
+    state = optimizer.init(params)
+    update = jax.jit(optimizer.update)
+    for _ in range(2):  # the dtype stays, and so do those of the updates
+        updates, state = update(params, state, params)
+        assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {
+            jnp.dtype("float32")
+        }
+    leaves = jax.tree.leaves(state)
+    floats = [leaf for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    first = [x for x in floats if x.dtype == dtype]
+    if dtype == "bfloat16":
+        assert sum(x.size for x in first) == sum(
+            x.size for x in jax.tree.leaves(params)
+        )
+        assert len(first) < len(floats)
+    else:
+        assert len(first) == len(floats)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", ["adamw", "adafactor"])
+def test_a_bfloat16_moment_descends_like_a_float32_one(name):
+    rng = np.random.default_rng(0)
+    goal = tree_of(lambda shape: jnp.asarray(rng.normal(size=shape), jnp.float32))
+
+    def distance(params):
+        errors = jax.tree.map(lambda a, b: ((a - b) ** 2).sum(), params, goal)
+        return sum(jax.tree.leaves(errors))
+
+    def after(dtype, steps=60):
+        config = config_of(learning_rate=0.05, **with_moment(name, dtype))
+        optimizer, params = make_optimizer(config, AXES), tree_of(jnp.ones)
+
+        def step(carry, _):
+            params, state = carry
+            updates, state = optimizer.update(jax.grad(distance)(params), state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        carry = params, optimizer.init(params)
+        return jax.lax.scan(step, carry, length=steps)[0][0]
+
+    start, exact, rounded = (
+        float(distance(params))
+        for params in (tree_of(jnp.ones), after("float32"), after("bfloat16"))
+    )
+    assert exact < 0.5 * start
+    np.testing.assert_allclose(rounded, exact, atol=0.05 * start)
+
+
+@pytest.mark.slow
+def test_a_run_with_a_bfloat16_moment_resumes_with_it(tmp_path):
+    config = tiny.config(tmp_path, optimizer__adamw__mu_dtype="bfloat16")
+    config.train.num_steps = 4
+    train(config, tmp_path / "run")
+    config.train.num_steps = 8
+    train(config, tmp_path / "run")
+    train(config, tmp_path / "whole")
+    assert tiny.losses(tmp_path / "run") == tiny.losses(tmp_path / "whole")
 
 
 STACKS = {

@@ -30,14 +30,21 @@ def test_moments_live_where_their_parameters_do(parts):
 
 
 @pytest.mark.fast
-def test_a_factored_state_is_placed_everywhere():
+def test_a_factored_statistic_lives_where_the_axes_that_it_keeps_do():
     config = tiny_config({"optimizer.name": "adafactor"})
     config.optimizer.adafactor.min_dim_size_to_factor = 8
     abstract = build_experiment(config, VOCABULARY).abstract
-    shapes = {leaf.shape for leaf in jax.tree.leaves(abstract.params)}
-    for leaf in jax.tree.leaves(abstract.opt_state):
-        if leaf.shape not in shapes:
-            assert tuple(leaf.sharding.spec) == ()
+    placed = {
+        (path_name(path).split("/inner_state/")[-1], leaf.shape): leaf.sharding.spec
+        for path, leaf in jax.tree_util.tree_flatten_with_path(abstract.opt_state)[0]
+        if path_name(path).endswith("layer_1/ffn/experts/wi")
+    }
+    layers, experts, width, hidden = abstract.params["blocks"]["layer_1"]["ffn"][
+        "experts"
+    ]["wi"].shape
+    by_shape = {shape: tuple(spec) for (_, shape), spec in placed.items()}
+    assert by_shape[layers, experts, width] == (None, "expert", None)
+    assert by_shape[layers, experts, hidden] == (None, "expert", "model")
 
 
 def test_the_state_starts_at_step_0_from_the_seed_alone(parts):

@@ -61,7 +61,7 @@ def threshold_loss(
     taken: Bool[Array, "group token expert"],
     mask: Bool[Array, "group token"],
     thresholds: Float[Array, " expert"],
-) -> Float[Array, ""]:
+) -> Float[Array, " group"]:
     """(M_threshold - M_batchwise) (X - T), summed over experts: mean over tokens.
 
     Each term is positive where the two masks differ, else 0: the loss is 0 when
@@ -77,7 +77,7 @@ def threshold_loss(
     differ = above.astype(probs.dtype) - taken.astype(probs.dtype)
     terms = differ * (probs - thresholds) * mask[..., None]
     tokens = jnp.maximum(mask.sum(axis=1), 1)
-    return (terms.sum(axis=(1, 2)) / tokens).mean()
+    return terms.sum(axis=(1, 2)) / tokens
 
 
 def _take_equal_shares(

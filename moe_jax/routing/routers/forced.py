@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
+from moe_jax.routing.random import Keys, draw
 from moe_jax.routing.routers.replay import gates_at
 from moe_jax.routing.routers.scores import check_option
 from moe_jax.routing.types import Routing
@@ -16,7 +17,7 @@ def forced(
     logits: Float[Array, "group token expert"],
     *,
     num_selected: int,
-    rng: PRNGKeyArray,
+    rng: Keys,
     pattern: str = "balanced",
     max_over_mean: float = 2.0,
 ) -> Routing:
@@ -45,7 +46,7 @@ def forced(
     check_option("pattern", pattern, PATTERNS)
     groups, tokens, num_experts = logits.shape
     if pattern == "random":
-        draws = jax.random.uniform(rng, logits.shape)
+        draws = draw(jax.random.uniform, rng, logits.shape)
         experts = jax.lax.top_k(draws, num_selected)[1]
     else:
         table = forced_experts(

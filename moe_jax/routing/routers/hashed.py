@@ -4,8 +4,9 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Integer, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Integer
 
+from moe_jax.routing.random import Keys, draw
 from moe_jax.routing.types import Routing
 
 
@@ -49,7 +50,7 @@ def random_experts(
     *,
     num_selected: int,
     num_experts: int,
-    rng: PRNGKeyArray,
+    rng: Keys,
 ) -> Routing:
     """Random: K different experts, all equally likely, 1/K each.
 
@@ -65,7 +66,7 @@ def random_experts(
     a whole batch; drawn for each token, the baseline of Roller et al. 2021,
     arXiv:2106.04426.
     """
-    draws = jax.random.uniform(rng, (*logits.shape[:2], num_experts))
+    draws = draw(jax.random.uniform, rng, (*logits.shape[:2], num_experts))
     experts = jax.lax.top_k(draws, num_selected)[1]
     return _equal_shares(experts, logits, num_experts)
 

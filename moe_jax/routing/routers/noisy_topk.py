@@ -2,8 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int
 
+from moe_jax.routing.random import Keys, draw
 from moe_jax.routing.routers.scores import check_option
 from moe_jax.routing.types import Routing
 
@@ -15,7 +16,7 @@ def noisy_topk(
     *,
     num_selected: int,
     train: bool,
-    rng: PRNGKeyArray,
+    rng: Keys,
     noise_logits: Float[Array, "group token expert"],
     mask: Bool[Array, "group token"],
     noise_epsilon: float = 1e-2,
@@ -62,7 +63,7 @@ def noisy_topk(
         sigma = jnp.full_like(logits, 1 / num_experts)
     noisy = logits
     if train:
-        noisy = logits + sigma * jax.random.normal(rng, logits.shape)
+        noisy = logits + sigma * draw(jax.random.normal, rng, logits.shape)
     best, experts = jax.lax.top_k(noisy, num_selected)
 
     if train and num_selected < num_experts:
@@ -76,7 +77,7 @@ def noisy_topk(
         experts=experts,
         gates=jax.nn.softmax(best, axis=-1),
         wanted=jnp.ones(experts.shape, bool),
-        losses={"load": squared_variation(load).mean()},
+        losses={"load": squared_variation(load)},
     )
 
 

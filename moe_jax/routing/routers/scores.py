@@ -5,7 +5,9 @@ from collections.abc import Callable, Collection, Mapping
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int
+
+from moe_jax.routing.random import Keys, draw
 
 # Keeps 0 / 0 away. Its square is still a normal float32: gradients divide by that.
 TINY = 1e-15
@@ -51,7 +53,7 @@ def normalize(values: Float[Array, "*axes last"]) -> Float[Array, "*axes last"]:
 
 
 def draw_experts(
-    key: PRNGKeyArray, probs: Float[Array, "group token expert"], count: int
+    key: Keys, probs: Float[Array, "group token expert"], count: int
 ) -> Int[Array, "group token {count}"]:
     """Draws experts one after another, without replacement, in proportion to `probs`.
 
@@ -60,7 +62,7 @@ def draw_experts(
 
     Source: Kool et al. 2019, arXiv:1903.06059 (the Gumbel-top-k trick).
     """
-    noise = jax.random.gumbel(key, probs.shape)
+    noise = draw(jax.random.gumbel, key, probs.shape)
     return jax.lax.top_k(jnp.log(probs) + noise, count)[1]
 
 

@@ -2,8 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int
 
+from moe_jax.routing.random import Keys, draw, fold_in
 from moe_jax.routing.routers.scores import check_option, draw_experts, normalize, score
 from moe_jax.routing.types import Routing
 
@@ -17,7 +18,7 @@ def switch(
     *,
     num_selected: int,
     train: bool,
-    rng: PRNGKeyArray,
+    rng: Keys,
     exploration: str = "argmax",
 ) -> Routing:
     """Switch: the best expert, weighted by its raw probability.
@@ -51,7 +52,7 @@ def gshard(
     *,
     num_selected: int,
     train: bool,
-    rng: PRNGKeyArray,
+    rng: Keys,
     train_policy: str = "random",
     eval_policy: str = "all",
     threshold: float = 0.5,
@@ -91,7 +92,7 @@ def topk(
     *,
     num_selected: int,
     train: bool,
-    rng: PRNGKeyArray,
+    rng: Keys,
     score_fn: str = "softmax",
     gates: str = "renormalized",
     scale: float = 1.0,
@@ -153,17 +154,17 @@ def topk(
         )
     policy = train_policy if train else eval_policy
     scores, probs = score(logits, score_fn)
-    draw = jax.random.fold_in(rng, 1)
+    drawn = fold_in(rng, 1)
     if train and exploration == "sample":
-        experts = draw_experts(draw, probs, num_selected)
+        experts = draw_experts(drawn, probs, num_selected)
     elif policy == "sampling":
-        experts = _best_then_drawn(draw, probs, num_selected)
+        experts = _best_then_drawn(drawn, probs, num_selected)
     else:
         experts = jax.lax.top_k(scores, num_selected)[1]
 
     used = jnp.ones(experts.shape, bool)
     if train and min_selected:
-        used = _first_few(jax.random.fold_in(rng, 2), used, min_selected)
+        used = _first_few(fold_in(rng, 2), used, min_selected)
     weights = _weigh(gates, logits, scores, experts, used)
     later = _keep(policy, weights[..., 1:], threshold, rng)
     kept = jnp.concatenate([jnp.ones_like(used[..., :1]), later], axis=-1)
@@ -171,21 +172,22 @@ def topk(
 
 
 def _best_then_drawn(
-    key: PRNGKeyArray, probs: Float[Array, "group token expert"], count: int
+    key: Keys, probs: Float[Array, "group token expert"], count: int
 ) -> Int[Array, "group token {count}"]:
     """The best expert, then `count` - 1 others drawn in proportion to `probs`."""
     first = jnp.argmax(probs, axis=-1)
-    noisy = jnp.log(probs) + jax.random.gumbel(key, probs.shape)
+    noisy = jnp.log(probs) + draw(jax.random.gumbel, key, probs.shape)
     is_first = jax.nn.one_hot(first, probs.shape[-1], dtype=bool)
     return jax.lax.top_k(jnp.where(is_first, jnp.inf, noisy), count)[1]
 
 
 def _first_few(
-    key: PRNGKeyArray, choices: Bool[Array, "group token choice"], fewest: int
+    key: Keys, choices: Bool[Array, "group token choice"], fewest: int
 ) -> Bool[Array, "group token choice"]:
     """True for a token's first k choices, k ~ U{fewest..K}."""
     most = choices.shape[-1]
-    count = jax.random.randint(key, (*choices.shape[:2], 1), fewest, most + 1)
+    shape = (*choices.shape[:2], 1)
+    count = draw(jax.random.randint, key, shape, fewest, most + 1)
     return jnp.arange(most) < count
 
 
@@ -208,13 +210,13 @@ def _keep(
     policy: str,
     gates: Float[Array, "group token later"],
     threshold: float,
-    key: PRNGKeyArray,
+    key: Keys,
 ) -> Bool[Array, "group token later"]:
     """Which of the second and later choices are not given up."""
     if policy == "none":
         return jnp.zeros(gates.shape, bool)
     if policy == "random":
-        return gates / threshold > jax.random.uniform(key, gates.shape)
+        return gates / threshold > draw(jax.random.uniform, key, gates.shape)
     if policy == "threshold":
         return gates > threshold
     return jnp.ones(gates.shape, bool)

@@ -1,0 +1,120 @@
+"""Runs of one config on meshes of virtual CPU devices, in a process of their own.
+
+`python -m tests.parallel.meshes FILE` reads a JSON list of cases and prints a JSON
+list of what each gave. The number of devices is fixed when jax starts, so that tests
+of meshes cannot share the process of the others.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+DEVICES = 8
+
+# 16 groups of 8 tokens: every mesh has whole groups on every device.
+BASE = {
+    "model.num_layers": 2,
+    "model.d_model": 16,
+    "model.d_ff": 32,
+    "model.num_heads": 2,
+    "model.num_kv_heads": 2,
+    "moe.num_experts": 8,
+    "moe.d_ff": 16,
+    "moe.router": "gshard",
+    "moe.num_selected_experts": 2,
+    "moe.group_size": 8,
+    "moe.min_capacity": 1,
+    "moe.train_capacity_factor": 1.0,
+    "moe.jitter": 0.1,
+    "loss.router_z": 0.01,
+    "optimizer.warmup_steps": 1,
+    "optimizer.adamw.b1": 0.0,  # the first moment is the last gradient
+    "data.sequence_length": 16,
+    "train.batch_size": 8,
+    "train.eval_batch_size": 8,
+}
+
+
+def run(cases: list[dict[str, Any]], tmp_path: Any) -> list[dict[str, Any]]:
+    """What `results` of each case says, from a process with `DEVICES` devices."""
+    file = tmp_path / "cases.json"
+    file.write_text(json.dumps(cases))
+    flags = f"--xla_force_host_platform_device_count={DEVICES}"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.parallel.meshes", str(file)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}"},
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def build(case: dict[str, Any]):
+    """The experiment of a case, on as many devices as its mesh has."""
+    import math
+
+    import jax
+
+    from configs import base
+    from moe_jax.training.checks import check_config
+    from moe_jax.training.experiment import build_experiment
+
+    config = base.get_config()
+    config.update_from_flattened_dict({**BASE, **case["changes"]})
+    sizes = dict(zip(("data", "expert", "model"), case["mesh"], strict=True))
+    config.mesh.update(sizes)
+    check_config(config)
+    return build_experiment(config, 61, jax.devices()[: math.prod(case["mesh"])])
+
+
+def batch_of(config, seed: int = 0):
+    """Rows of random tokens, some of them with padding behind."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    shape = (config.train.batch_size, config.data.sequence_length)
+    tokens = rng.integers(1, 60, shape).astype(np.int32)
+    segments = np.ones(shape, np.int32)
+    segments[::3, 11:] = 0
+    return {
+        "tokens": tokens,
+        "targets": np.roll(tokens, -1, axis=1),
+        "segment_ids": segments,
+        "positions": np.tile(np.arange(shape[1], dtype=np.int32), (shape[0], 1)),
+        "weights": (segments > 0).astype(np.float32),
+    }
+
+
+def results(case: dict[str, Any]) -> dict[str, Any]:
+    """Metrics of some steps, the last gradients, and the compiled step."""
+    import jax
+    import numpy as np
+
+    parts = build(case)
+    state, step = parts.init(), parts.train_step()
+    compiled = step.lower(parts.abstract, parts.abstract_batch()).compile()
+    out: dict[str, Any] = {"metrics": []}
+    for i in range(case["steps"]):
+        batch = batch_of(parts.config, i)
+        state, metrics = compiled(state, parts.put_train(batch))
+        out["metrics"].append(
+            {k: np.asarray(v, np.float64).tolist() for k, v in metrics.items()}
+        )
+    leaves = jax.tree_util.tree_flatten_with_path(state.opt_state)[0]
+    out["gradients"] = {
+        jax.tree_util.keystr(path): np.asarray(leaf, np.float64).ravel().tolist()
+        for path, leaf in leaves
+        if ".mu" in jax.tree_util.keystr(path)
+    }
+    if case.get("hlo"):
+        out["hlo"] = compiled.as_text()
+    return out
+
+
+if __name__ == "__main__":
+    with open(sys.argv[1]) as cases_file:
+        all_cases = json.load(cases_file)
+    print(json.dumps([results(one) for one in all_cases]))

@@ -38,6 +38,8 @@ setup(
         "test": [
             "beartype",
             "hypothesis",
+            # The compiler for TPUs, for tests that read what it makes of a step.
+            "jax[tpu]; sys_platform == 'linux' and platform_machine == 'x86_64'",
             "pytest",
             "pytest-xdist",
             "ruff",

@@ -17,7 +17,8 @@ schedule: the paper's rate falls in two steps, at 80 and 90 %, to a tenth; here 
 falls to a tenth along a cosine. As it stands it reads the standard library's text;
 for a corpus of your own see configs/olmoe_1b_7b.py.
 
-Hardware: a multiple of 8 chips, for the mesh axis expert. Loss and speed: unmeasured.
+Hardware: 8 chips, or a power of two more up to 512, for the mesh axis expert. Loss and
+speed: unmeasured.
 """
 
 from ml_collections import ConfigDict
@@ -35,6 +36,7 @@ def get_config() -> ConfigDict:
     config.model.leading_layers = ("dense:10944",)
     config.model.block_pattern = ("moe",)
     config.model.activation = "swiglu"
+    config.model.init_scale = 0.1  # standard deviation of about 0.006
     config.model.tied_embeddings = False
     config.model.vocab_size = 102_400
     config.model.vocab_multiple = 128

@@ -2,14 +2,14 @@
 
 configs/glam_8b_64e.py with 64 layers of width 8192 and 128 heads of width 128; what
 differs from the paper is said there. The paper's counts here include the embedding
-(96.59 B are active). Source: Du et al. 2022, arXiv:2112.06905, table 4.
+(96.60 B are active). Source: Du et al. 2022, arXiv:2112.06905, table 4.
 
     python -m experiments.describe --config=configs/glam_64b_64e.py --sharding \
         --devices=1024
     python -m experiments.train --config=configs/glam_64b_64e.py --workdir=runs/glam
 
-Hardware: 64 chips or a multiple, for the mesh axis expert; the paper used 1024 TPU v4.
-Loss and speed: unmeasured.
+Hardware: 64 chips, or a power of two more up to 1024, for the mesh axis expert; the
+paper used 1024 TPU v4. Loss and speed: unmeasured.
 """
 
 from ml_collections import ConfigDict

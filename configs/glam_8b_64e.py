@@ -16,13 +16,14 @@ again: the same parameters and FLOPs. Positions are rotary, not a bias per layer
 rate stays at 0.01 for 10,000 steps and falls from there; here these are a warm-up.
 
 The paper's 9.8 B is 1.4 % above what is active here without the embedding of 256 K
-rows (9.66 B), and 8.5 % below what is active with it (10.71 B).
+rows (9.67 B), and 8.6 % below what is active with it (10.72 B).
 
 It was trained on a million tokens a step of a corpus that is not published. As it
 stands this reads the standard library's text; for a corpus of your own see
 configs/mixtral_8x7b.py.
 
-Hardware: 64 chips or a multiple, for the mesh axis expert. Loss and speed: unmeasured.
+Hardware: 64 chips, or a power of two more up to 1024, for the mesh axis expert. Loss
+and speed: unmeasured.
 """
 
 from ml_collections import ConfigDict

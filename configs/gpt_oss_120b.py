@@ -13,12 +13,12 @@ configuration. The paper's 5.1 B leave out the embedding table, but not the head
         --workdir=runs/gpt_oss
 
 Not the same here: no biases, no attention sinks, no banded attention in every second
-layer, no clamp in SwiGLU: 41 M parameters fewer, of 116.8 B. How it was trained is not
+layer, no clamp in SwiGLU: 40 M parameters fewer, of 116.8 B. How it was trained is not
 published: losses, batch and schedule are ours. As it stands it reads the standard
 library's text; for a corpus of your own see configs/olmoe_1b_7b.py.
 
-Hardware: a multiple of 16 chips, for the mesh axis expert; 64 at most share a width of
-2880 evenly, more take mesh.model=2, 4 or 8. Loss and speed: unmeasured.
+Hardware: 16, 32 or 64 chips, for the mesh axis expert; more do not share a width of
+2880 evenly and take mesh.model=2, 4 or 8. Loss and speed: unmeasured.
 """
 
 from ml_collections import ConfigDict

@@ -11,7 +11,8 @@ model), one for one (140,630,071,296); v0.1 has 32000 rows
 How it was trained is not published: the loss is that of the 8x7B, the rest is ours.
 For a corpus of your own, and the command that trains, see configs/mixtral_8x7b.py.
 
-Hardware: a multiple of 8 chips, for the mesh axis expert. Loss and speed: unmeasured.
+Hardware: 8 chips, or a power of two more up to 256 (1024 without accumulation), for
+the mesh axis expert. Loss and speed: unmeasured.
 """
 
 from ml_collections import ConfigDict

@@ -21,9 +21,9 @@ ours. What is shipped reads the standard library's text; with a corpus of your o
         --workdir=runs/mixtral --config.data.source=arrayrecord \
         --config.data.path=prepared/corpus --config.data.tokenizer=sentencepiece
 
-Hardware: a multiple of 8 chips, for the mesh axis expert; parameters and optimizer
-state are sharded over all of them and take 522 GiB together (with 64 chips 8.16 GiB
-each). Loss and speed: unmeasured.
+Hardware: 8 chips, or a power of two more up to 256 (1024 without accumulation), for
+the mesh axis expert; parameters and optimizer state are sharded over all of them and
+take 522 GiB together, with 64 chips 8.16 GiB each. Loss and speed: unmeasured.
 """
 
 from ml_collections import ConfigDict

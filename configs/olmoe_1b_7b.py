@@ -21,8 +21,8 @@ falls to 0 (not here). With a corpus of your own (the release has a `tokenizer.j
         --workdir=runs/olmoe --config.data.source=arrayrecord \
         --config.data.path=prepared/corpus --config.data.tokenizer=huggingface
 
-Hardware: a multiple of 8 chips, for the mesh axis expert (the paper used 256 GPUs,
-without expert parallelism). Loss and speed: unmeasured.
+Hardware: 8 chips, or a power of two more up to 256 (1024 without accumulation), for
+the mesh axis expert; the paper used 256 GPUs. Loss and speed: unmeasured.
 """
 
 from ml_collections import ConfigDict

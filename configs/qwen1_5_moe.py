@@ -10,12 +10,12 @@ queries, keys and values and a gate on the shared experts, which this one has no
     python -m experiments.describe --config=configs/qwen1_5_moe.py --sharding \
         --devices=16
 
-It was upcycled from a dense model, in ways that are not published: batch and schedule
+It was upcycled from a dense model; this starts from nothing, and batch and schedule
 are ours. For a corpus of your own, and the command that trains, see
 configs/olmoe_1b_7b.py.
 
-Hardware: a multiple of 4 chips, for the mesh axis expert, which must divide 60. Loss
-and speed: unmeasured.
+Hardware: 4 chips, or a power of two more up to 256, for the mesh axis expert, which
+must divide 60. Loss and speed: unmeasured.
 """
 
 from ml_collections import ConfigDict

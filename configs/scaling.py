@@ -14,6 +14,10 @@ ROWS = (
         "config": "configs/lm_gpu.py",
         "topology": "v5e:4x4",
         # Two rows a device: a group spans two sequences.
-        "overrides": {"mesh.expert": 4, "train.accumulation_steps": 2},
+        "overrides": {
+            "mesh.expert": 4,
+            "train.accumulation_steps": 2,
+            "train.eval_batch_size": 32,
+        },
     },
 )

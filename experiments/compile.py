@@ -73,6 +73,11 @@ def _compile_one() -> None:
 
 
 def _compile_suite() -> None:
+    if _CONFIG.value is not None or _TOPOLOGY.value:
+        raise UserError(
+            f"--suite={_SUITE.value} has its own configs and slices "
+            "(configs/scaling.py): leave --config and --topology out"
+        )
     from moe_jax.aot import suite
     from moe_jax.aot.estimate import CAVEAT
 

@@ -65,7 +65,7 @@ def compile_rows(
     compiled = []
     for row in rows:
         overrides = dict(row.get("overrides", {}))
-        config = _load(row["config"], overrides)
+        config = load(row["config"], overrides)
         where = row["topology"], row.get("num_slices", 1)
         say(f"compiling {row['config']} for {where[0]}")
         facts = compile_step(config, *where)
@@ -75,7 +75,8 @@ def compile_rows(
     return compiled
 
 
-def _load(path: str, overrides: Mapping[str, Any]) -> ConfigDict:
+def load(path: str, overrides: Mapping[str, Any]) -> ConfigDict:
+    """Returns the config of a file of this repository, with overrides."""
     module = importlib.import_module(path.removesuffix(".py").replace("/", "."))
     config = module.get_config()
     config.update_from_flattened_dict(overrides)

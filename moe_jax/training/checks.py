@@ -19,6 +19,7 @@ from moe_jax.layers import (
 )
 from moe_jax.models import head_dim, model_depth
 from moe_jax.models.decoder import REMAT
+from moe_jax.parallel.layout import EXCHANGES
 from moe_jax.routing.allocate import ORDERS, OVERFLOWS
 from moe_jax.routing.capacity import ROUNDINGS
 from moe_jax.routing.losses import AT_BALANCE, COUNTS, IMPORTANCE_ON, SCOPES
@@ -52,7 +53,7 @@ CHOICES = {
     "optimizer.adamw.mu_dtype": MOMENT_DTYPES,
     "optimizer.adafactor.momentum_dtype": MOMENT_DTYPES,
     "mesh.fsdp": ("none", "optimizer", "all"),
-    "mesh.exchange": ("auto", "all_to_all", "all_gather"),
+    "mesh.exchange": EXCHANGES,
     "mesh.exchange_dtype": ("", "bfloat16", "float32"),
 }
 

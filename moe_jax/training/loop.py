@@ -73,7 +73,8 @@ def train(
     data = open_data(config)
     experiment = build_experiment(config, data.vocab_size)
     check_source(config)
-    processes.check_alike([shared_fields(config), data.fingerprint], "config or data")
+    alike = [shared_fields(config), data.fingerprint]
+    processes.check_alike(alike, "flags or data")
     resumes = open_workdir(config, workdir, data.fingerprint, data.description)
 
     keep = (config.train.keep_last, config.train.keep_best)

@@ -8,9 +8,11 @@ from ml_collections import ConfigDict
 
 from moe_jax.data import Data, open_data
 from moe_jax.errors import UserError
+from moe_jax.parallel import processes
 from moe_jax.training.checkpoints import load_variables
 from moe_jax.training.checks import check_config
 from moe_jax.training.experiment import Experiment, build_experiment
+from moe_jax.training.workdir import shared_fields
 
 
 class Trained(NamedTuple):
@@ -38,6 +40,8 @@ def load_trained(
     """
     check_config(config)
     data = open_data(config)
+    alike = [shared_fields(config), step, data.fingerprint]
+    processes.check_alike(alike, "flags or data")
     experiment = build_experiment(config, data.vocab_size)
     directory = epath.Path(workdir) / "checkpoints"
     variables, manifest = load_variables(directory, experiment.abstract.variables, step)

@@ -124,6 +124,7 @@ def test_a_step_too_big_for_the_chip_is_said_not_to_fit():
         (TINY[:1], "--topology=NAME is missing, such as v5e:4x4"),
         (TINY[1:2], "--config=FILE is missing"),
         ([*TINY, "--config.mesh.expert=3"], "mesh.expert=3"),
+        ([*TINY[:1], "--suite=scaling"], "--suite=scaling has its own configs"),
     ],
 )
 def test_wrong_input_gets_one_line(flags, message):

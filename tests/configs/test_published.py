@@ -80,11 +80,11 @@ RELEASED = {
         source="deepseek-ai/DeepSeek-V3, without its extra layer",
     ),
 }
-# arXiv:2112.06905, table 4: rounded, and the vocabulary of the smaller is not that
-# of the larger (see the config).
+# arXiv:2112.06905, table 4: rounded, and to all appearances the smaller model's
+# embedding is left out, or has fewer rows than the paper says (see the config).
 GLAM = {
     "glam_8b_64e": Published(143_000_000_000, 9.8e9, with_embedding=False),
-    "glam_64b_64e": Published(1_160_000_000_000, 96.6e9),
+    "glam_64b_64e": Published(1_200_000_000_000, 96.6e9),
 }
 PUBLISHED = RELEASED | GLAM
 
@@ -108,13 +108,14 @@ def test_total_is_the_releases_to_the_last_parameter(name):
     assert abs(count_of(name).total / published.total - 1) < 1e-3
 
 
-@pytest.mark.parametrize("name", GLAM)
-def test_total_is_the_papers_within_2_percent(name):
-    assert count_of(name).total == pytest.approx(GLAM[name].total, rel=0.02)
+def test_total_of_the_smaller_glam_is_the_papers_within_2_percent():
+    published = GLAM["glam_8b_64e"].total
+    assert count_of("glam_8b_64e").total == pytest.approx(published, rel=0.02)
 
 
-def test_the_largest_rounds_to_its_published_1_2_trillion():
-    assert round(count_of("glam_64b_64e").total / 1e12, 1) == 1.2
+def test_total_of_the_larger_glam_rounds_to_the_papers_two_digits():
+    assert f"{count_of('glam_64b_64e').total:.1e}" == "1.2e+12"
+    assert f"{GLAM['glam_64b_64e'].total:.1e}" == "1.2e+12"
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -1,7 +1,7 @@
 """Runs of one config on meshes of virtual CPU devices, in a process of their own.
 
-`python -m tests.parallel.meshes FILE` reads a JSON list of cases and prints a JSON
-list of what each gave. The number of devices is fixed when jax starts, so that tests
+`python -m tests.parallel.meshes FILE` reads cases from JSON and prints what each
+gave. The number of devices is fixed when jax starts, so that tests
 of meshes cannot share the process of the others.
 """
 
@@ -37,10 +37,17 @@ BASE = {
 }
 
 
-def run(cases: list[dict[str, Any]], tmp_path: Any) -> list[dict[str, Any]]:
-    """What `results` of each case says, from a process with `DEVICES` devices."""
+def run(cases: list[dict[str, Any]], tmp_path: Any, what: str = "results") -> list[Any]:
+    """What a function says of each case, in a process with `DEVICES` devices.
+
+    Args:
+      cases: `mesh` (devices along each axis), `changes` (fields of the config) and,
+        for `results`, `steps`.
+      tmp_path: for the file that carries them over.
+      what: `results` or `collectives`.
+    """
     file = tmp_path / "cases.json"
-    file.write_text(json.dumps(cases))
+    file.write_text(json.dumps({"what": what, "cases": cases}))
     flags = f"--xla_force_host_platform_device_count={DEVICES}"
     done = subprocess.run(
         [sys.executable, "-m", "tests.parallel.meshes", str(file)],
@@ -109,12 +116,40 @@ def results(case: dict[str, Any]) -> dict[str, Any]:
         for path, leaf in leaves
         if ".mu" in jax.tree_util.keystr(path)
     }
-    if case.get("hlo"):
-        out["hlo"] = compiled.as_text()
     return out
+
+
+def collectives(case: dict[str, Any]) -> list[tuple[str, str, int, int]]:
+    """What the compiled step of a case communicates.
+
+    Returns:
+      For each collective its kind, the mesh axes that it spans (such as
+      `data+expert`), how often a step runs it, and the bytes of one device's array.
+    """
+    parts = build(case)
+    if case.get("forward"):
+        step = parts.eval_step().lower(parts.abstract.variables, parts.abstract_batch())
+    else:
+        step = parts.train_step().lower(parts.abstract, parts.abstract_batch())
+    return read_collectives(step.compile().as_text(), parts.mesh)
+
+
+def read_collectives(text: str, mesh: Any) -> list[tuple[str, str, int, int]]:
+    """The same of an optimized program."""
+    from moe_jax.aot import hlo
+    from moe_jax.aot.collectives import find_collectives, spanned_axes
+
+    module = hlo.parse(text)
+    found = find_collectives(module, hlo.execution(module))
+    axes, sizes = tuple(mesh.shape), tuple(mesh.shape.values())
+    return [
+        (c.kind, "+".join(spanned_axes(c.groups, axes, sizes)), c.times, c.payload)
+        for c in found
+    ]
 
 
 if __name__ == "__main__":
     with open(sys.argv[1]) as cases_file:
-        all_cases = json.load(cases_file)
-    print(json.dumps([results(one) for one in all_cases]))
+        asked = json.load(cases_file)
+    function = {"results": results, "collectives": collectives}[asked["what"]]
+    print(json.dumps([function(one) for one in asked["cases"]]))

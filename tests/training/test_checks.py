@@ -190,7 +190,7 @@ def test_meshes_that_do_not_divide_what_they_shard_are_refused(changes, mesh, me
         {"moe.group_size": 512},  # what a refusal suggests, works
         {"moe.group_size": 1024, "train.batch_size": 32, "train.eval_batch_size": 32},
         {"mesh.fsdp": "all"},
-        {"model.d_model": 124, "model.head_dim": 32},  # whole parameters need not share out
+        {"model.d_model": 124, "model.head_dim": 32},  # stored whole
     ],
 )
 def test_meshes_that_divide_what_they_shard_are_accepted(changes):

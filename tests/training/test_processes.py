@@ -18,16 +18,18 @@ from tests.training import tiny
 
 pytestmark = pytest.mark.slow
 
-NUM_STEPS = 60
+NUM_STEPS = 12
 CHANGES = {
     "train__num_steps": NUM_STEPS,
     "train__batch_size": 8,
     "train__eval_batch_size": 8,
-    "train__eval_interval": 30,
-    "train__checkpoint_interval": 5,
+    "train__eval_interval": 6,
+    "train__checkpoint_interval": 3,
     "mesh__data": 2,
     "mesh__expert": 4,
 }
+# More steps than are taken before a signal arrives.
+ENDLESS = {"train__num_steps": 10_000}
 
 
 def environment(devices: int) -> dict[str, str]:
@@ -38,7 +40,7 @@ def environment(devices: int) -> dict[str, str]:
 
 def run_alone(
     folder: pathlib.Path, workdir: pathlib.Path, devices: int, **changes
-) -> None:
+) -> str:
     done = subprocess.run(
         [
             *(sys.executable, "-m", "experiments.train", f"--workdir={workdir}"),
@@ -49,6 +51,7 @@ def run_alone(
         env=environment(devices),
     )
     assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
 class Pair:
@@ -95,10 +98,11 @@ class Pair:
             ended.append((process.returncode, output, errors))
         return ended
 
-    def succeed(self) -> list[str]:
+    def succeed(self) -> list[tuple[str, str]]:
+        """Standard output and standard error of each."""
         ended = self.end()
         assert [status for status, *_ in ended] == [0, 0], ended
-        return [output for _, output, _ in ended]
+        return [texts for _, *texts in ended]
 
 
 def train(folder: pathlib.Path, workdir: pathlib.Path, **changes) -> Pair:
@@ -132,19 +136,19 @@ def whole(folder):
 def stopped(folder):
     """A run killed, then asked to stop, then robbed of a process."""
     workdir = folder / "stopped"
-    with train(folder, workdir) as pair:
-        pair.wait_for_step(workdir, 3)
+    with train(folder, workdir, **ENDLESS) as pair:
+        pair.wait_for_step(workdir, 4)
         for process in pair.processes:
             process.kill()
         pair.end()
     killed_at = last_step(workdir)
-    with train(folder, workdir) as pair:
+    with train(folder, workdir, **ENDLESS) as pair:
         pair.wait_for_step(workdir, killed_at + 1)
         pair.processes[1].send_signal(signal.SIGTERM)
-        asked = pair.succeed()
+        asked = [errors for _, errors in pair.succeed()]
     summary = read_summary(workdir)
     saved = {path.name for path in (workdir / "checkpoints").iterdir()}
-    with train(folder, workdir) as pair:
+    with train(folder, workdir, **ENDLESS) as pair:
         pair.wait_for_step(workdir, summary["step"] + 1)
         pair.processes[1].kill()
         began = time.monotonic()
@@ -171,10 +175,12 @@ def test_two_processes_give_the_losses_of_one(folder, whole):
 def test_a_signal_to_one_process_stops_and_saves_both(stopped):
     summary = stopped["summary"]
     assert summary["status"] == "preempted"
-    assert stopped["killed_at"] < summary["step"] < NUM_STEPS
+    assert stopped["killed_at"] < summary["step"]
     assert str(summary["step"]) in stopped["saved"]
-    assert stopped["asked"][0].startswith(f"preempted at step {summary['step']}")
-    assert stopped["asked"][1] == ""
+    said = f"SIGTERM to one of the processes: saved step {summary['step']}"
+    first, second = stopped["asked"]
+    assert said in first
+    assert said not in second
 
 
 def test_a_process_that_is_killed_ends_the_other_within_a_minute(stopped):
@@ -188,11 +194,12 @@ def test_a_process_that_is_killed_ends_the_other_within_a_minute(stopped):
 
 def test_a_run_that_was_stopped_in_every_way_repeats_every_loss(folder, stopped, whole):
     workdir = stopped["workdir"]
-    with train(folder, workdir) as pair:
+    steps = max(NUM_STEPS, last_step(workdir) + 2)
+    with train(folder, workdir, train__num_steps=steps) as pair:
         pair.succeed()
     assert read_summary(workdir)["status"] == "finished"
-    ours, unstopped = tiny.losses(workdir), tiny.losses(whole)
-    for key, loss in unstopped.items():
+    ours = tiny.losses(workdir)
+    for key, loss in tiny.losses(whole).items():
         np.testing.assert_allclose(ours[key], loss, rtol=1e-6, err_msg=str(key))
 
 
@@ -202,11 +209,11 @@ def test_a_run_that_was_stopped_in_every_way_repeats_every_loss(folder, stopped,
 def test_a_run_goes_on_with_other_devices_and_axes(folder, whole, devices, mesh):
     workdir = folder / f"moved_to_{devices}"
     shutil.copytree(whole, workdir)
-    for step in (NUM_STEPS, NUM_STEPS - 5):
-        shutil.rmtree(workdir / "checkpoints" / str(step))
+    shutil.rmtree(workdir / "checkpoints" / str(NUM_STEPS))
     axes = dict(zip(("data", "expert", "model"), mesh, strict=True))
     changes = {f"mesh__{axis}": size for axis, size in axes.items()}
-    run_alone(folder, workdir, devices, **changes)
+    said = run_alone(folder, workdir, devices, **changes)
+    assert f"resuming {workdir} after step {NUM_STEPS - 3}" in said
     ours, unmoved = tiny.losses(workdir), tiny.losses(whole)
     assert ours.keys() == unmoved.keys()
     for key, loss in unmoved.items():
@@ -214,8 +221,9 @@ def test_a_run_goes_on_with_other_devices_and_axes(folder, whole, devices, mesh)
 
 
 def test_evaluation_by_two_processes_is_that_of_training(folder, whole):
-    with Pair("evaluate", f"--workdir={whole}") as pair:
-        first, second = pair.succeed()
+    own_cache = (f"--config.data.cache_dir={folder / 'another_cache'}",)
+    with Pair("evaluate", f"--workdir={whole}", second=own_cache) as pair:
+        (first, _), (second, _) = pair.succeed()
     loss = json.loads(first)["validation"]["loss/cross_entropy"]
     assert loss == pytest.approx(tiny.losses(whole)[NUM_STEPS, "validation"], rel=1e-6)
     assert second == ""

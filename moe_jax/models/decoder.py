@@ -29,7 +29,11 @@ def _keep_all_but_gathered(primitive: Any, *_: Any, **params: Any) -> bool:
     """Keeps everything but parameters that were put together from parts."""
     if primitive.name == "name":
         return params["name"] != GATHERED
-    return primitive.name not in ("all_gather", "sharding_constraint")
+    if primitive.name == "custom_vjp_call":
+        inside = params["call_jaxpr"].jaxpr.eqns
+        return not any(e.params.get("name") == GATHERED for e in inside)
+    # Nor what a name was given to, or a view of it.
+    return primitive.name not in ("all_gather", "transpose", "optimization_barrier")
 
 
 # What the backward pass finds kept, by `model.remat`. Never the parameters that a

@@ -42,8 +42,7 @@ def gather_params(params: Any, layout: Layout | None, dtype: DTypeLike) -> Any:
         used = value.dtype if "router" in axes else dtype
         stored, whole = (NamedSharding(layout.mesh, s) for s in (stored, whole))
         looked_up = axes[0] == "vocab"
-        used = _gather(stored, whole, used, looked_up, value)
-        return checkpoint_name(used, GATHERED)
+        return _gather(stored, whole, used, looked_up, value)
 
     return jax.tree_util.tree_map_with_path(gathered, params)
 
@@ -58,7 +57,8 @@ def _gather(
 ) -> Array:
     # Cast in parts, so that the gather moves what is used.
     parts = jax.lax.with_sharding_constraint(value.astype(dtype), stored)
-    return jax.lax.with_sharding_constraint(parts, whole)
+    gathered = jax.lax.with_sharding_constraint(parts, whole)
+    return checkpoint_name(gathered, GATHERED)
 
 
 def _forward(stored, whole, dtype, looked_up, value):

@@ -85,7 +85,8 @@ def _compile_suite() -> None:
     if _JSON.value:
         print(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
         return
-    print(suite.to_markdown(rows))
+    for line in suite.to_markdown(rows):
+        print(line, flush=True)  # a row may take minutes
     print(f"\nStep times are {CAVEAT}.")
 
 

@@ -2,8 +2,9 @@
 
 import dataclasses
 import importlib
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -52,8 +53,8 @@ class Row:
 
 def compile_rows(
     rows: Iterable[Mapping[str, Any]], say: Callable[[str], None] = lambda line: None
-) -> list[Row]:
-    """Compiles rows as `configs.scaling` lists them.
+) -> Iterator[Row]:
+    """Compiles rows as `configs.scaling` lists them; yields each when it is done.
 
     Args:
       rows: with `config`, `topology`, and maybe `num_slices` and `overrides`.
@@ -62,7 +63,6 @@ def compile_rows(
     Raises:
       UserError: libtpu is missing, or a row cannot work.
     """
-    compiled = []
     for row in rows:
         overrides = dict(row.get("overrides", {}))
         config = load(row["config"], overrides)
@@ -71,8 +71,7 @@ def compile_rows(
         facts = compile_step(config, *where)
         say(f"compiling the dense twin of {row['config']} for {where[0]}")
         dense = compile_step(twin.dense_twin(config, "active_flops"), *where)
-        compiled.append(Row(row["config"], overrides, facts, dense))
-    return compiled
+        yield Row(row["config"], overrides, facts, dense)
 
 
 def load(path: str, overrides: Mapping[str, Any]) -> ConfigDict:
@@ -83,10 +82,10 @@ def load(path: str, overrides: Mapping[str, Any]) -> ConfigDict:
     return config
 
 
-def to_markdown(rows: Sequence[Row]) -> str:
-    """A Markdown table, a line a row."""
-    lines = [_HEADER, ["---"] * len(_HEADER), *map(_cells, rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+def to_markdown(rows: Iterable[Row]) -> Iterator[str]:
+    """The lines of a Markdown table, one a row."""
+    for cells in itertools.chain([_HEADER, ["---"] * len(_HEADER)], map(_cells, rows)):
+        yield f"| {' | '.join(cells)} |"
 
 
 def _cells(row: Row) -> list[str]:

@@ -55,7 +55,7 @@ TOO_BIG = dataclasses.replace(
 
 
 def cells(row: suite.Row) -> list[str]:
-    header, rule, line = suite.to_markdown([row]).splitlines()
+    header, rule, line = "\n".join(suite.to_markdown([row]).splitlines())
     assert header.count("|") == rule.count("|") == line.count("|")
     return [cell.strip() for cell in line.strip("|").split("|")]
 

@@ -23,6 +23,7 @@ def test_a_ratio_is_paired_by_round():
     assert Timings(seconds).ratio("a", "b") == (2.0, 2.0, 2.0)
 
 
+@pytest.mark.slow
 def test_the_step_suite_compares_a_config_with_its_twin(tmp_path):
     config = tiny.config(tmp_path)
     result = benchmark_step(config, dense_twin(config), rounds=2)

@@ -104,7 +104,16 @@ def test_a_workdir_of_another_run_is_refused_and_runtime_fields_may_change(tmp_p
 
 @pytest.mark.parametrize(
     "name",
-    ["train", "evaluate", "generate", "prepare", "describe", "sweep", "benchmark"],
+    [
+        "train",
+        "evaluate",
+        "generate",
+        "prepare",
+        "describe",
+        "sweep",
+        "benchmark",
+        "compile",
+    ],
 )
 def test_help_shows_a_command_line(name):
     done = run(name, "--help")

@@ -36,7 +36,9 @@ def expected_slots(routing, capacity, order, tries=0):
     """Experts, positions and weights of the naive queue, for each group."""
     probs, experts, gates, wanted = (np.asarray(x) for x in routing[:4])
     shape = probs.shape[:2]
-    turns = np.argsort(jax.random.uniform(jax.random.key(0), shape), axis=1)
+    # Each group has its own key.
+    keys = jax.random.split(jax.random.key(0), shape[0])
+    turns = np.argsort([jax.random.uniform(key, shape[1:]) for key in keys], axis=1)
     groups = [
         naive.allocate(
             probs[g].astype(np.float64),

@@ -65,6 +65,7 @@ def test_a_smaller_eval_capacity_drops_more(run):
     assert dropped[0] > dropped[1] > dropped[2] == 0
 
 
+@pytest.mark.slow
 def test_a_policy_that_is_random_in_evaluation_draws_the_same_every_time(run):
     config, workdir = run
     config = config.copy_and_resolve_references()

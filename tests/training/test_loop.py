@@ -132,6 +132,7 @@ def flip_one_bit(path: pathlib.Path) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [truncate, flip_one_bit])
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     folder, whole, damage, caplog
@@ -189,6 +190,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_unsaved(folder):
         assert math.isfinite(line["loss/total"])
 
 
+@pytest.mark.slow
 def test_a_profile_names_the_phases_of_the_sparse_layer(folder):
     workdir = folder / "profiled"
     config = tiny.config(folder, train__num_steps=3, train__eval_interval=0)
@@ -199,6 +201,7 @@ def test_a_profile_names_the_phases_of_the_sparse_layer(folder):
         assert scope in content
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [(1, 2), (4, 9), (50, 60)])
 def test_a_profile_window_that_the_run_does_not_fill_stops_nothing(folder, window):
     workdir = folder / f"profiled_{window[0]}"

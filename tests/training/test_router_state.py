@@ -63,6 +63,7 @@ def test_a_proportional_step_is_the_relative_error():
     np.testing.assert_allclose(bias, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("router", ["loss_free", "hash"])
 def test_a_resumed_run_goes_on_with_its_router_state(tmp_path, router):
     changes = {

@@ -123,6 +123,7 @@ def rows_of_tasks(config):
     return rows, jnp.asarray(tasks, jnp.int32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

@@ -41,8 +41,9 @@ def run(cases: list[dict[str, Any]], tmp_path: Any, what: str = "results") -> li
     """What a function says of each case, in a process with `DEVICES` devices.
 
     Args:
-      cases: `mesh` (devices along each axis), `changes` (fields of the config) and,
-        for `results`, `steps`.
+      cases: `mesh` (devices along each axis) and `changes` (fields of the config);
+        for `results` also `steps`, for `collectives` maybe `forward` (evaluation) and
+        `topology` (a TPU slice that is not there, by the TPU compiler).
       tmp_path: for the file that carries them over.
       what: `results` or `collectives`.
     """
@@ -74,6 +75,13 @@ def build(case: dict[str, Any]):
     sizes = dict(zip(("data", "expert", "model"), case["mesh"], strict=True))
     config.mesh.update(sizes)
     check_config(config)
+    if "topology" in case:
+        from moe_jax.aot.environment import use_libtpu_as_compiler
+        from moe_jax.aot.topology import open_topology
+
+        use_libtpu_as_compiler()
+        config.moe.grouped_matmul = "ragged_dot"
+        return build_experiment(config, 61, open_topology(case["topology"]).devices)
     return build_experiment(config, 61, jax.devices()[: math.prod(case["mesh"])])
 
 

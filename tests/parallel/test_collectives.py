@@ -112,3 +112,49 @@ def test_neither_logits_nor_tokens_are_gathered_on_any_mesh(tmp_path):
     for found in meshes.run(cases, tmp_path, "collectives"):
         kinds = {kind for kind, *_ in found}
         assert kinds <= {"all-reduce", "all-to-all"}
+
+
+def test_the_tpu_compiler_communicates_as_stated(tmp_path):
+    pytest.importorskip("libtpu")
+    on = {"topology": "v5e:2x2"}
+    gather = {"moe.dispatcher": "gather", "model.dtype": "bfloat16"}
+    cases = [
+        case(gather, (2, 2, 1), forward=True, **on),
+        case(gather, (2, 2, 1), **on),
+        case({**gather, "model.remat": "exchange"}, (2, 2, 1), **on),
+        case({"moe.dispatcher": "einsum"}, (2, 2, 1), **on),
+        case(gather, (4, 1, 1), **on),
+        case({**gather, **FSDP}, (2, 2, 1), **on),
+    ]
+    found = meshes.run(cases, tmp_path, "collectives")
+    forward, step, remat, einsum, alone, in_parts = found
+    assert per_layer(forward, "expert") == (2, 0, 0)
+    for one in (step, remat, einsum):
+        assert per_layer(one, "expert") == (4, 0, 0)
+    assert per_layer(alone, "data") == (0, 0, 0)
+    exchanged = [axes for kind, axes, *_ in in_parts if kind == "all-to-all"]
+    assert set(exchanged) == {"expert"}
+    assert sum(t for k, _, t, _ in in_parts if k == "all-to-all") == 4 * SPARSE_LAYERS
+    gathered = {axes for kind, axes, *_ in in_parts if kind == "all-gather"}
+    assert gathered <= {"data", "data+expert"}
+    # Activations cross in the dtype in which they are computed.
+    crossing = {p for k, _, _, p in step if k == "all-to-all"}
+    wider = {p for k, _, _, p in einsum if k == "all-to-all"}
+    assert 2 * max(crossing) == max(wider)
+
+
+def test_activations_cross_in_bfloat16_when_asked(tmp_path):
+    pytest.importorskip("libtpu")
+    on = {"topology": "v5e:2x2"}
+    narrow = {"mesh.exchange_dtype": "bfloat16"}
+    whole, half = meshes.run(
+        [case({}, (2, 2, 1), **on), case(narrow, (2, 2, 1), **on)],
+        tmp_path,
+        "collectives",
+    )
+
+    def crossing(found):
+        return {p for k, _, _, p in found if k == "all-to-all"}
+
+    # What only feeds matrix products is narrowed by the compiler itself.
+    assert {2 * size for size in crossing(half)} == {max(crossing(whole))}

@@ -17,7 +17,11 @@ ROWS = (
     {
         "config": "configs/mixtral_8x7b.py",
         "topology": "v6e:16x16",
-        "overrides": {"train.batch_size": 256, "train.accumulation_steps": 1},
+        "overrides": {
+            "moe.dispatcher": "dropless",
+            "train.batch_size": 256,
+            "train.accumulation_steps": 1,
+        },
     },
     {
         "config": "configs/glam_8b_64e.py",
@@ -33,8 +37,8 @@ ROWS = (
         "topology": "v4:2x2x4",
         "overrides": {
             "train.batch_size": 64,
-            "train.eval_batch_size": 64,
-            "train.accumulation_steps": 1,
+            "train.eval_batch_size": 16,
+            "train.accumulation_steps": 4,
         },
     },
     {

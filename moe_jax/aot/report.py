@@ -330,17 +330,17 @@ def _memory_rows(memory: Memory) -> list[tuple[str, ...]]:
 def _time_rows(facts: Facts) -> list[tuple[str, ...]]:
     parts = dataclasses.asdict(facts.step_time)
     rows = [
-        (name, "unknown" if seconds is None else milliseconds(seconds))
+        (name, "unknown" if seconds is None else duration(seconds))
         for name, seconds in parts.items()
         if seconds != 0
     ]
     total = facts.step_seconds
-    rows.append(("total", "unknown" if total is None else milliseconds(total)))
+    rows.append(("total", "unknown" if total is None else duration(total)))
     if facts.unknown_loops:
         rows.append(("loops of unknown length, counted once", str(facts.unknown_loops)))
     return rows
 
 
-def milliseconds(seconds: float) -> str:
-    """0.0123 -> "12.3 ms"."""
-    return f"{1000 * seconds:,.3g} ms"
+def duration(seconds: float) -> str:
+    """0.0123 -> "12.3 ms"; from a second on "1.23 s"."""
+    return f"{seconds:,.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"

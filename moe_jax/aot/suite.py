@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from configs import twin
 from moe_jax.analysis.describe import byte_size
-from moe_jax.aot.report import Facts, compile_step, milliseconds
+from moe_jax.aot.report import Facts, compile_step, duration
 
 _UNKNOWN = "-"
 _HEADER = (
@@ -90,18 +90,21 @@ def to_markdown(rows: Iterable[Row]) -> Iterator[str]:
 
 def _cells(row: Row) -> list[str]:
     facts, memory = row.facts, row.facts.memory
-    mesh = ", ".join(f"{axis} {n}" for axis, n in facts.mesh.items() if n > 1)
+    settings = [f"{axis} {n}" for axis, n in facts.mesh.items() if n > 1]
+    if "moe.dispatcher" in row.overrides:
+        settings.insert(0, row.overrides["moe.dispatcher"])
+    shown = f" ({', '.join(settings)})" if settings else ""
     slices = f"{facts.num_slices} x " if facts.num_slices > 1 else ""
     seconds = facts.step_seconds
     return [
-        f"`{row.config}`" + (f" ({mesh})" if mesh else ""),
+        f"`{row.config}`{shown}",
         f"{slices}{facts.topology}",
         f"{facts.chips:,}",
         _short(facts.parameters),
         _UNKNOWN if memory.total is None else byte_size(memory.total),
         "yes" if memory.fits else "no",
         _collectives(facts),
-        _UNKNOWN if seconds is None else milliseconds(seconds),
+        _UNKNOWN if seconds is None else duration(seconds),
         _UNKNOWN if row.ratio is None else f"{row.ratio:.2f}",
         f"{facts.compile_seconds:.0f}",
     ]

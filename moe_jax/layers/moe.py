@@ -25,7 +25,7 @@ from moe_jax.layers.experts import ExpertBank
 from moe_jax.layers.ffn import DenseFFN
 from moe_jax.layers.grouping import group_size
 from moe_jax.layers.router import RouterNet
-from moe_jax.parallel.layout import Layout
+from moe_jax.parallel.layout import GROUP_AXES, Layout
 from moe_jax.routing.capacity import ROUNDINGS
 
 ROUTING_UNITS = ("token", "prefix", "sentence", "task")
@@ -271,20 +271,25 @@ class MoELayer(nn.Module):
                 mask=mask,
                 allocation_key=key,
             )
-            return decision, self._fitting(assignments)
+            return decision, self._fitting(assignments, groups)
 
         grouped = (logits, given["mask"], allocation_key, grouped)
-        layout = self._layout()
+        layout = self._layout(groups)
         if layout is None:
             return logits, *of_groups(grouped, shared)
         return logits, *layout.over_groups(of_groups, grouped, shared)
 
     @nn.nowrap
     def _fitting(
-        self, assignments: routing.Assignments | None
+        self, assignments: routing.Assignments | None, groups: int
     ) -> routing.Assignments | None:
-        """Of one device's dropless rows those that its buffers have room for."""
-        layout = self._layout()
+        """Of one device's dropless rows those that its buffers have room for.
+
+        Args:
+          assignments: of the device's own groups.
+          groups: of all devices.
+        """
+        layout = self._layout(groups)
         if layout is None or DISPATCHERS[self.dispatcher].has_slots:
             return assignments
         shards, entries = layout.size("expert"), assignments.expert.size
@@ -294,9 +299,15 @@ class MoELayer(nn.Module):
         return limit_rows(assignments, shards, layout.rows_per_peer(entries))
 
     @nn.nowrap
-    def _layout(self) -> Layout | None:
-        # The dummy input that initializes has too few groups for a mesh.
-        return None if self.is_initializing() else self.layout
+    def _layout(self, groups: int) -> Layout | None:
+        """None where devices share groups: then XLA communicates as it sees fit.
+
+        So it does for the one group of the dummy input that initializes.
+        """
+        layout = self.layout
+        if layout is None or self.is_initializing():
+            return None
+        return None if groups % layout.size(*GROUP_AXES) else layout
 
     def _net(self, rule: routing.Router) -> RouterNet:
         width = routing.logits_width(self.router, self.num_experts, self.router_options)
@@ -410,7 +421,7 @@ class MoELayer(nn.Module):
             decision if mixes else assignments,
             tokens.astype(self.dtype),
             key=self.make_rng("dropout") if drops else None,
-            layout=self._layout(),
+            layout=self._layout(tokens.shape[0]),
         )
 
     def _capacity(self, tokens_per_group: int, train: bool) -> int:

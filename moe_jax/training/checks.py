@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from moe_jax.dispatch import DISPATCHERS
@@ -205,15 +206,16 @@ def check_mesh(config: ConfigDict, mesh: Mapping[str, int]) -> None:
                 f"mesh axis {axis}"
             )
     if sparse:
-        _check_groups(config, rows)
+        _check_groups(config, rows, shared=mesh["expert"] == 1)
 
 
-def _check_groups(config: ConfigDict, devices: int) -> None:
-    """Each device routes whole groups: they must share out evenly.
+def _check_groups(config: ConfigDict, devices: int, shared: bool) -> None:
+    """Each device routes whole groups of its own, or else they communicate.
 
     Args:
       config: the experiment, whose rows share out evenly.
       devices: along the mesh axes data and expert.
+      shared: devices may share groups, with a warning; not where experts are spread.
     """
     train, length = config.train, config.data.sequence_length
     size = config.moe.group_size or length
@@ -225,11 +227,16 @@ def _check_groups(config: ConfigDict, devices: int) -> None:
         tokens = batch * length // devices
         if tokens % size:
             rows = devices * size // math.gcd(devices * size, length)
-            raise UserError(
+            problem = (
                 f"moe.group_size={size}: a device of data x expert={devices} has "
                 f"{tokens} tokens of {field}={batch}, which is not a whole number of "
                 f"groups; moe.group_size={math.gcd(tokens, size)} works, or a multiple "
                 f"of {rows} for {field}"
+            )
+            if not shared:
+                raise UserError(problem)
+            logging.log_first_n(
+                logging.WARNING, "devices share groups, which is slow: %s", 1, problem
             )
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from moe_jax.errors import UserError
+from moe_jax.models import build_model
 from moe_jax.models.decoder import DecoderLM
 from moe_jax.training.sparse_checks import chooses_tokens
 from moe_jax.training.trained import load_trained
@@ -61,12 +62,13 @@ def generate(
     ended = np.zeros(num_samples, bool)
     key = jax.random.key(seed)
     size = tokenizer.vocab_size
+    # A few rows of text do not share out over a mesh.
+    model = build_model(trained.experiment.config, trained.data.vocab_size)
     sample = jax.jit(_next_token, static_argnums=0)
     for i in range(max_tokens):
         window = _last_tokens(rows, config.data.sequence_length)
         draw = jax.random.fold_in(key, i)
-        model, variables = trained.experiment.model, trained.variables
-        chosen = sample(model, variables, *window, temperature, draw, size)
+        chosen = sample(model, trained.variables, *window, temperature, draw, size)
         chosen = np.where(ended, tokenizer.eos_id, chosen)
         rows = np.concatenate([rows, chosen[:, None]], axis=1)
         ended |= chosen == tokenizer.eos_id

@@ -109,6 +109,14 @@ def test_what_could_depend_on_the_mesh_does_not(name, tmp_path):
     assert_same(results, reference)
 
 
+@pytest.mark.parametrize("dispatcher", ["gather", "dropless"])
+def test_devices_that_share_a_group_give_the_same_numbers(dispatcher, tmp_path):
+    changes = {"moe.group_size": 128, "moe.dispatcher": dispatcher}  # all tokens
+    cases = [{"mesh": m, "changes": changes, "steps": 2} for m in (ONE, (4, 1, 2))]
+    reference, results = meshes.run(cases, tmp_path)
+    assert_same(results, reference)
+
+
 def test_rows_without_room_are_dropped_and_counted(tmp_path):
     """Half of the choices are one expert's: buffers have room for twice a share."""
     changes = {

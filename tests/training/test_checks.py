@@ -162,7 +162,7 @@ def test_a_dense_model_may_have_any_sparse_fields():
         ),
         (
             {"moe.group_size": 512, "train.eval_batch_size": 8},
-            (8, 1, 1),
+            (4, 2, 1),
             r"256 tokens of train\.eval_batch_size=8.*group_size=256 works.* 16 for",
         ),
         ({}, (1, 1, 8), r"model\.num_heads=4 is not divisible by the 8 devices"),
@@ -204,3 +204,8 @@ def test_a_mesh_shards_only_what_the_model_has():
     check_mesh(
         changed(dense | {"model.d_ff": 511}), {"data": 2, "expert": 4, "model": 2}
     )
+
+
+def test_devices_share_groups_with_a_warning_where_experts_are_not_spread(caplog):
+    check_mesh(changed({"moe.group_size": 1024}), {"data": 8, "expert": 1, "model": 1})
+    assert "devices share groups" in caplog.text

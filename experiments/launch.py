@@ -137,8 +137,13 @@ def _run_child(
             settings.num_processes.value,
             settings.process_id.value,
         )
-    with _without_stderr():  # of the runtime; what ends it there, the parent says
-        processes.join(place, settings.join_timeout.value)
+    # Where the runtime cannot start, it ends this process (and the parent says what
+    # ended it) or raises.
+    try:
+        with _without_stderr():
+            processes.join(place, settings.join_timeout.value)
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(_not_together(settings)) from error
     name = f"process {jax.process_index()} of {jax.process_count()}"
     link.sendall(f"joined {name}\n".encode())
     if not trains:  # the runtime takes SIGTERM for a notice to training
@@ -228,6 +233,16 @@ def _watch_child(settings: ProcessFlags, trains: bool) -> int:
     return status
 
 
+def _not_together(settings: ProcessFlags) -> str:
+    where = settings.coordinator.value or "the address that the cluster gives"
+    return (
+        f"the processes did not come together at {where} within "
+        f"{settings.join_timeout.value} s: start all of them, with one coordinator "
+        "and number and an id each; its port must be free on the machine of "
+        "process 0 and reachable from the others"
+    )
+
+
 def _explain(
     number: signal.Signals, told: dict[str, str], settings: ProcessFlags, trains: bool
 ) -> tuple[int, str]:
@@ -242,13 +257,7 @@ def _explain(
         return int(told["failed"]), f"{name} failed, and ends the others with it\n"
     runtime = number in (signal.SIGABRT, signal.SIGSEGV)
     if not name and runtime:
-        where = settings.coordinator.value or "the address that the cluster gives"
-        return command.EXIT_USER_ERROR, (
-            f"error: the processes did not come together at {where} within "
-            f"{settings.join_timeout.value} s: start all of them, with one coordinator "
-            "and number and an id each; its port must be free on the machine of "
-            "process 0 and reachable from the others\n"
-        )
+        return command.EXIT_USER_ERROR, f"error: {_not_together(settings)}\n"
     if number == signal.SIGABRT:
         return status, (
             f"error: {name} was stopped by the runtime: another process ended, or "

@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import subprocess
 from unittest import mock
 
 import pytest
@@ -20,7 +21,10 @@ def free_port() -> int:
 
 def refuse(*flags: str) -> str:
     """The one line that `evaluate` ends with."""
-    done = commands.run("evaluate", "--workdir=nowhere", *flags)
+    return ended_in_one_line(commands.run("evaluate", "--workdir=nowhere", *flags))
+
+
+def ended_in_one_line(done: subprocess.CompletedProcess[str]) -> str:
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
@@ -102,6 +106,20 @@ def test_a_coordinator_port_that_is_taken_is_told():
             *("--num_processes=1", "--process_id=0", "--join_timeout=2"),
         )
     assert "its port must be free on the machine of process 0" in line
+
+
+@pytest.mark.slow
+def test_a_runtime_that_raises_is_told_like_one_that_aborts():
+    program = """
+import runpy, jax
+def fail(*_, **__):
+    raise jax.errors.JaxRuntimeError("UNKNOWN: Failed to start RPC server")
+jax.distributed.initialize = fail
+runpy.run_module("experiments.evaluate", run_name="__main__")
+"""
+    flags = ("--coordinator=localhost:1", "--num_processes=1", "--process_id=0")
+    line = ended_in_one_line(commands.python("-c", program, "--workdir=x", *flags))
+    assert line.startswith("error: the processes did not come together at localhost:1")
 
 
 @pytest.mark.slow

@@ -179,8 +179,29 @@ def _data() -> ConfigDict:
     data.tokenizer_path = ""  # SentencePiece model or tokenizer.json
     data.sequence_length = 256  # L, tokens
     data.isolate_documents = True  # no attention and no loss across documents
+    # What is asked of a row: causal, prefix_lm, span_corruption, ul2.
+    data.objective = "causal"
+    # Tokens of the decoder's side where inputs and targets are apart; 0: as many as
+    # span corruption of sequence_length leaves.
+    data.target_length = 0
+    data.noise_density = 0.15  # span_corruption: share of the tokens replaced
+    data.mean_span_length = 3.0  # span_corruption, tokens
+    data.num_sentinels = 0  # ids after the tokenizer's, the last one first; T5: 100
+    # ul2: the mixture of denoisers; (): the seven of UL2. See
+    # moe_jax.data.objectives.
+    data.denoisers = ()
+    data.task = ""  # source "task": a name of moe_jax.data.tasks
+    data.train_examples = 0  # source "task": use so many; 0: all
+    data.synthetic = _synthetic()
     data.cache_dir = ""  # prepared data; "": ~/.cache/moe_jax
     return data
+
+
+def _synthetic() -> ConfigDict:
+    synthetic = ConfigDict()
+    synthetic.seed = 0  # of the domains; not of the order of rows
+    synthetic.num_domains = 16  # each with its own Markov table and facts
+    return synthetic
 
 
 def _train() -> ConfigDict:

@@ -16,7 +16,9 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # initial parameters, data order, dropout, router noise
     config.init_from = ""  # workdir of another run, to start a new one from
-    config.init_whole_state = False  # its optimizer state and step, too
+    # Its optimizer's slots, too (moments, statistics); step and schedule start anew.
+    config.init_optimizer = False
+    config.init_whole_state = False  # all of its state: slots, step and schedule
 
     config.model = _model()
     config.moe = _moe()
@@ -27,27 +29,42 @@ def get_config() -> ConfigDict:
     config.mesh = _mesh()
 
     config.lock()
-    config.moe.router_options.unlock()  # the schema's one free node
+    # The schema's two free nodes.
+    config.moe.router_options.unlock()
+    config.moe.encoder.unlock()
     return config
 
 
 def _model() -> ConfigDict:
     model = ConfigDict()
-    model.num_layers = 4  # the leading ones, and a multiple of the block pattern
+    model.architecture = "decoder"  # decoder, encoder_decoder
+    # Of the decoder: the leading layers, and a multiple of the block pattern.
+    model.num_layers = 4
+    # Of an encoder: its layers and block pattern; 0 and (): as the decoder's.
+    model.encoder_layers = 0
+    model.encoder_pattern = ()
     model.d_model = 128  # D
     model.d_ff = 512  # F of the dense FFNs
     model.num_heads = 4  # query heads
     model.num_kv_heads = 4  # key and value heads; divides num_heads
     model.head_dim = 0  # width of one head; 0: d_model / num_heads
-    # One kind per layer, repeated with depth: "dense", "moe", or "dense:N" for
-    # a dense FFN of hidden width N.
+    # One kind per layer, repeated with depth: "dense", "moe", "dense:N" for a dense
+    # FFN of hidden width N, or several with a "+" between: "moe+dense" has a dense
+    # FFN after its sparse one, with a norm and a residual of its own.
     model.block_pattern = ("dense", "moe")
     # Dense layers before the repeated pattern: "dense" or "dense:N".
     model.leading_layers = ()
     model.activation = "gelu"  # relu, gelu, swiglu, geglu; FFNs and experts
     model.norm = "rmsnorm"  # rmsnorm, layernorm
     model.norm_epsilon = 1e-6
-    model.rope_base = 10_000.0  # rotary positions: longest wavelength / 2 pi
+    model.norm_scale = True  # norms multiply by a learned scale
+    model.positions = "rotary"  # rotary, relative (T5's learned bias), none
+    model.rope_base = 10_000.0  # rotary: longest wavelength / 2 pi
+    model.relative_buckets = 32  # relative: distances told apart
+    model.relative_max_distance = 128  # relative: where the last bucket begins
+    # Divide attention's logits by sqrt(head_dim); False: its queries' initial
+    # kernels instead (T5).
+    model.scale_attention = True
     model.attention = "auto"  # auto, xla, cudnn
     model.dropout = 0.0  # rate on the output of attention and FFN
     model.init_scale = 1.0  # variance of a kernel times its fan-in
@@ -106,10 +123,18 @@ def _moe() -> ConfigDict:
     moe.mask_padding = True  # padding takes no slot and no part in the losses
     moe.expert_dropout = 0.0  # rate on the experts' hidden activations
     moe.init_scale = 0.1  # variance of an expert kernel times its fan-in
+    # What each expert does to its hidden activations: none; additive or
+    # multiplicative (ST-MoE), a learned vector of width F.
+    moe.expert_bias = "none"
+    # Of the router's matrix product and softmax; bfloat16 is what Switch warns of.
+    moe.router_dtype = "float32"
     # Of routers with a bias that no gradient reaches (loss_free), once a step.
     moe.bias_update_rate = 1e-3
     moe.bias_update = "sign"  # sign, proportional
     moe.allow_future = False  # routers in a decoder that see later tokens
+    # What differs in the encoder's sparse layers, e.g. {"allocation":
+    # "batch_priority"}: any of the fields above, router_options whole.
+    moe.encoder = ConfigDict()
     return moe
 
 
@@ -129,6 +154,7 @@ def _loss() -> ConfigDict:
     loss.usage_entropy = 0.0  # weight of ln E minus the entropy of those
     loss.thresholds = 0.0  # weight of the threshold loss (batchwise)
     loss.lm_z = 0.0  # weight of the squared log-partition of the LM head
+    loss.attention_z = 0.0  # weight of the same of attention's softmax, all layers
     loss.layer_reduction = "mean"  # mean, sum of router losses over MoE layers
     return loss
 
@@ -137,12 +163,22 @@ def _optimizer() -> ConfigDict:
     optimizer = ConfigDict()
     optimizer.name = "adamw"  # adamw, adafactor
     optimizer.learning_rate = 3e-3  # peak
+    # Factors on it, of the experts' own parameters and of the routers'.
+    optimizer.expert_learning_rate_scale = 1.0
+    optimizer.router_learning_rate_scale = 1.0
     optimizer.schedule = "cosine"  # cosine, rsqrt, constant; after the warm-up
-    optimizer.warmup_steps = 50
+    optimizer.warmup = "linear"  # linear (from 0), constant (at the peak, as in T5)
+    optimizer.warmup_steps = 50  # T5: 10_000
     optimizer.decay_steps = 500  # horizon of the schedule, warm-up included
     optimizer.final_fraction = 0.1  # cosine ends at this part of the peak
     optimizer.clip_norm = 1.0  # global gradient norm; 0: no clipping
     optimizer.weight_decay = 0.0  # decoupled; kernels and embeddings only
+    # What moves: all, non_expert, expert, attention, ffn, router; see
+    # moe_jax.training.trainable. The rest stays as it is and has no slots.
+    optimizer.trainable = "all"
+    # And of those the ones in whose path this regular expression is found, e.g.
+    # "layer_1/ffn/experts"; "": all.
+    optimizer.trainable_pattern = ""
 
     optimizer.adamw = ConfigDict()
     optimizer.adamw.b1 = 0.9
@@ -198,9 +234,25 @@ def _data() -> ConfigDict:
 
 
 def _synthetic() -> ConfigDict:
+    # Of source "synthetic"; see moe_jax.data.synthetic.
     synthetic = ConfigDict()
-    synthetic.seed = 0  # of the domains; not of the order of rows
+    synthetic.seed = 0  # of the tables and of every row; not of the order of rows
     synthetic.num_domains = 16  # each with its own Markov table and facts
+    synthetic.domain_exponent = 1.0  # Zipf exponent of the domains; 0: all alike
+    # Mean tokens of a document, BOS and EOS left out; 0: a row is one document.
+    synthetic.document_length = 128.0
+    synthetic.num_words = 64  # vocabulary of text, keys and values
+    synthetic.markov_order = 2  # words that decide how the next one is distributed
+    synthetic.branching = 4  # words that may follow a context
+    synthetic.branching_exponent = 1.0  # Zipf exponent of their probabilities
+    # Share of the words after a context that are those after the context which is
+    # one word shorter; 0: contexts have nothing in common.
+    synthetic.backoff = 0.7
+    synthetic.facts_per_domain = 4096  # key -> value, one word
+    synthetic.key_length = 2  # words
+    synthetic.fact_exponent = 0.0  # Zipf exponent of a domain's facts; 0: all alike
+    # Share of a document's tokens that belong to facts (marker, key and value).
+    synthetic.fact_share = 0.3
     return synthetic
 
 

@@ -58,6 +58,7 @@ def get_config() -> ConfigDict:
     config.optimizer.name = "adafactor"
     config.optimizer.learning_rate = 0.01
     config.optimizer.schedule = "rsqrt"
+    config.optimizer.warmup = "constant"
     config.optimizer.warmup_steps = 10_000
     config.optimizer.clip_norm = 0.0
 

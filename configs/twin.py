@@ -30,12 +30,25 @@ def dense_twin(
     Raises:
       ValueError: `match` is unknown.
     """
-    return twin_of(config, twin_width(config, match, count_padding))
+    width = twin_width(config.moe, match, count_padding)
+    twin = twin_of(config, width)
+    if config.moe.encoder:
+        own = {**config.moe, **config.moe.encoder}
+        moe = ConfigDict({name: own[name] for name in config.moe})
+        pattern = config.model.encoder_pattern or config.model.block_pattern
+        twin.model.encoder_pattern = twin_pattern(
+            pattern, twin_width(moe, match, count_padding)
+        )
+    return twin
 
 
-def twin_width(config: ConfigDict, match: str, count_padding: bool = False) -> int:
-    """Hidden width of the dense FFN that stands in for a sparse layer."""
-    moe = config.moe
+def twin_width(moe: ConfigDict, match: str, count_padding: bool = False) -> int:
+    """Hidden width of the dense FFN that stands in for a sparse layer.
+
+    Args:
+      moe: the config's `moe`.
+      match, count_padding: see `dense_twin`.
+    """
     shared = moe.num_shared_experts * moe.d_ff
     if match == "total_params":
         return moe.num_experts * moe.d_ff + shared
@@ -54,9 +67,13 @@ def twin_of(config: ConfigDict, width: int) -> ConfigDict:
     """Returns a copy of `config` with dense FFNs of `width` for sparse layers."""
     twin = config.copy_and_resolve_references()
     twin.model.block_pattern = twin_pattern(config.model.block_pattern, width)
+    twin.model.encoder_pattern = twin_pattern(config.model.encoder_pattern, width)
     return twin
 
 
 def twin_pattern(block_pattern: tuple[str, ...], width: int) -> tuple[str, ...]:
-    """The block pattern with every sparse kind replaced by `dense:width`."""
-    return tuple(f"dense:{width}" if kind == "moe" else kind for kind in block_pattern)
+    """The block pattern with every sparse layer replaced by `dense:width`."""
+    return tuple(
+        "+".join(f"dense:{width}" if ffn == "moe" else ffn for ffn in kind.split("+"))
+        for kind in block_pattern
+    )

@@ -23,7 +23,12 @@ import jax
 from ml_collections import ConfigDict
 
 from moe_jax.dispatch import DISPATCHERS
-from moe_jax.models import capacity_convention, head_dim, model_depth
+from moe_jax.models import (
+    capacity_convention,
+    head_dim,
+    model_depth,
+    stack_configs,
+)
 from moe_jax.routing import expert_capacity
 
 PARTS = (
@@ -95,7 +100,10 @@ def part_of(path: tuple[str, ...]) -> str:
         ("router", "router"),
         ("experts", "experts"),
         ("attention", "attention"),
+        ("cross_attention", "attention"),
+        ("relative_bias", "attention"),
         ("ffn", "dense_ffn"),
+        ("ffn_1", "dense_ffn"),
     ):
         if name in path:
             return part
@@ -107,10 +115,14 @@ def _leaves(params: Any) -> list[tuple[tuple[str, ...], Any]]:
     return [(tuple(str(key.key) for key in path), leaf) for path, leaf in flat]
 
 
-def _active(size: int, part: str, config: ConfigDict) -> int:
-    if part != "experts":
-        return size
-    return size // config.moe.num_experts * config.moe.num_selected_experts
+def _share(config: ConfigDict) -> float:
+    """The part of a stack's experts that a token meets."""
+    return config.moe.num_selected_experts / config.moe.num_experts
+
+
+def _stack_of(path: tuple[str, ...]) -> str:
+    """The stack of layers that a parameter belongs to; embedding, head: decoder."""
+    return "encoder" if path[0] == "encoder" else "decoder"
 
 
 def count_parameters(params: Any, config: ConfigDict) -> ParameterCount:
@@ -120,74 +132,97 @@ def count_parameters(params: Any, config: ConfigDict) -> ParameterCount:
       params: arrays or `jax.ShapeDtypeStruct`s, as nested dicts.
       config: the config that they were built from (for K and E).
     """
-    by_part = dict.fromkeys(PARTS, 0)
+    stacks = stack_configs(config)
+    by_part, active = dict.fromkeys(PARTS, 0), 0.0
     for path, leaf in _leaves(params):
-        by_part[part_of(path)] += math.prod(leaf.shape)
-    active = sum(_active(size, part, config) for part, size in by_part.items())
+        part, size = part_of(path), math.prod(leaf.shape)
+        by_part[part] += size
+        active += size * (_share(stacks[_stack_of(path)]) if part == "experts" else 1)
     return ParameterCount(
         by_part=by_part,
         total=sum(by_part.values()),
-        active=active,
-        active_non_embedding=active - by_part["embedding"],
+        active=round(active),
+        active_non_embedding=round(active) - by_part["embedding"],
     )
 
 
 def count_flops(params: Any, config: ConfigDict) -> FlopCount:
     """Counts FLOPs per token; see the module's conventions.
 
+    With an encoder a token is the mean one of the encoder's and the decoder's.
+
     Args:
       params: as for `count_parameters`.
       config: the config that they were built from.
     """
-    multiplied = dict.fromkeys(PARTS, 0)
-    for path, leaf in _leaves(params):
-        if path[-1] in _MATRICES:
-            multiplied[part_of(path)] += math.prod(leaf.shape)
-        elif path[-2:] == ("embed", "embedding") and config.model.tied_embeddings:
-            multiplied["head"] += math.prod(leaf.shape)
-    by_part = {
-        part: 2 * _active(size, part, config) for part, size in multiplied.items()
-    }
-    by_part["attention_scores"] = _attention_scores(config)
-    by_part = {part: flops for part, flops in by_part.items() if flops}
-    forward = sum(by_part.values())
+    stacks = stack_configs(config)
+    tokens = {name: own.data.sequence_length for name, own in stacks.items()}
+    by_part: dict[str, float] = {}
+    padded = 0.0
 
-    padded = round(2 * multiplied["experts"] * _slots_per_token(config) / _e(config))
-    moving = _dispatch_combine(config)
+    def add(part: str, flops: float) -> None:
+        by_part[part] = by_part.get(part, 0) + flops
+
+    # FLOPs of one row.
+    for path, leaf in _leaves(params):
+        part, size = part_of(path), math.prod(leaf.shape)
+        stack = _stack_of(path)
+        if path[-1] in _MATRICES:
+            seen = "encoder" if _of_the_encoders_output(path) else stack
+            flops = 2 * size * tokens[seen]
+            if part == "experts":
+                own = stacks[stack]
+                padded += flops * _slots_per_token(own) / own.moe.num_experts
+                flops *= _share(own)
+            add(part, flops)
+        elif path[-2:] == ("embed", "embedding") and config.model.tied_embeddings:
+            add("head", 2 * size * tokens["decoder"])
+    for name, own in stacks.items():
+        scores = 4 * own.model.num_layers * own.model.num_heads * head_dim(own)
+        for keys in [tokens[name]] if name == "encoder" else tokens.values():
+            add("attention_scores", scores * keys * tokens[name])
+    moving = sum(_dispatch_combine(own) * tokens[name] for name, own in stacks.items())
+
+    row = sum(tokens.values())
+    by_part = {
+        part: round(by_part[part] / row)
+        for part in (*PARTS, "attention_scores")
+        if by_part.get(part)
+    }
+    forward, padded, moving = sum(by_part.values()), padded / row, moving / row
     computed = forward - by_part.get("experts", 0) + padded + moving
     return FlopCount(
         by_part=by_part,
         forward=forward,
         training=_TRAINING_PASSES * forward,
-        experts_with_padding=padded,
-        dispatch_combine=moving,
-        training_with_padding=_TRAINING_PASSES * computed,
+        experts_with_padding=round(padded),
+        dispatch_combine=round(moving),
+        training_with_padding=_TRAINING_PASSES * round(computed),
     )
 
 
-def _e(config: ConfigDict) -> int:
-    return config.moe.num_experts
+def _of_the_encoders_output(path: tuple[str, ...]) -> bool:
+    """Whether a decoder's kernel multiplies what the encoder made."""
+    return "cross_attention" in path and bool({"key", "value"} & set(path))
 
 
-def _attention_scores(config: ConfigDict) -> int:
-    """Queries times keys, and probabilities times values: 2 * 2 * L * H * Dh."""
-    width = config.model.num_heads * head_dim(config)
-    return 4 * config.model.num_layers * config.data.sequence_length * width
+def tokens_per_row(config: ConfigDict) -> int:
+    """Tokens of a row of the batch, those of an encoder and its decoder together."""
+    return sum(own.data.sequence_length for own in stack_configs(config).values())
 
 
 def num_moe_layers(config: ConfigDict) -> int:
     """Sparse layers in the whole depth."""
-    depth = model_depth(config)
-    return depth.repeats * sum(kind.name == "moe" for kind in depth.pattern)
+    return sum(model_depth(own).num_sparse for own in stack_configs(config).values())
 
 
 def tokens_per_group(config: ConfigDict) -> int:
-    """S: tokens that compete for the same slots."""
+    """S of a stack: tokens that compete for the same slots."""
     return config.moe.group_size or config.data.sequence_length
 
 
 def capacity(config: ConfigDict, train: bool) -> int:
-    """C: slots of one expert for one group, in training or in evaluation."""
+    """C of a stack: slots of one expert for one group, in training or evaluation."""
     moe = config.moe
     return expert_capacity(
         tokens_per_group(config),
@@ -203,17 +238,18 @@ def _slots_per_token(config: ConfigDict) -> float:
 
     K where the dispatcher has no slots.
     """
-    if not DISPATCHERS[config.moe.dispatcher].has_slots:
-        return config.moe.num_selected_experts
-    return _e(config) * capacity(config, train=True) / tokens_per_group(config)
+    moe = config.moe
+    if not DISPATCHERS[moe.dispatcher].has_slots:
+        return moe.num_selected_experts
+    return moe.num_experts * capacity(config, train=True) / tokens_per_group(config)
 
 
 def _dispatch_combine(config: ConfigDict) -> int:
     """`GSEC,GSD->EGCD` and back: 2 * 2 * E * C * D per token and sparse layer."""
     if config.moe.dispatcher != "einsum":
         return 0
-    slots = _e(config) * capacity(config, train=True)
-    return 4 * num_moe_layers(config) * slots * config.model.d_model
+    slots = config.moe.num_experts * capacity(config, train=True)
+    return 4 * model_depth(config).num_sparse * slots * config.model.d_model
 
 
 def tree_bytes(tree: Any) -> int:

@@ -9,11 +9,18 @@ from rich.table import Table
 from configs import twin
 from moe_jax.analysis import accounting
 from moe_jax.data import open_data
+from moe_jax.data.extra_ids import extra_ids
 from moe_jax.data.mixture import mixture_parts
 from moe_jax.data.tokenizers import open_tokenizer
 from moe_jax.dispatch import DISPATCHERS
 from moe_jax.errors import UserError
-from moe_jax.models import abstract_params, build_model, padded_vocab
+from moe_jax.models import (
+    abstract_params,
+    build_model,
+    model_depth,
+    padded_vocab,
+    stack_configs,
+)
 from moe_jax.parallel import param_axes
 from moe_jax.training.checks import check_config
 from moe_jax.training.optimizers import make_optimizer
@@ -27,13 +34,14 @@ class Description:
     Attributes:
       leading_layers: as in the config.
       block_pattern: as in the config.
+      encoder_pattern: of the encoder; () without one.
       vocab_size: rows of the embedding table, padding included.
       parameters: see `accounting.ParameterCount`.
       flops: per token; see `accounting.FlopCount`.
-      tokens_per_group: S; 0 without sparse layers.
-      train_capacity: C in training; 0 without sparse layers or slots.
-      eval_capacity: C in evaluation; 0 without sparse layers or slots.
-      tokens_per_step: of the whole batch.
+      flops_per_row: forward, of one row of the batch.
+      slots: for each stack, `tokens per group` S and the capacities C in `training`
+        and `evaluation`; 0 without sparse layers, C without slots, too.
+      tokens_per_step: of the whole batch, an encoder's included.
       training_flops: FLOPs of the whole run, `flops.training` for every token.
       state_bytes: see `accounting.state_bytes`.
       causality: whether tokens see later ones: `causal`, `drops` or `future`.
@@ -41,12 +49,12 @@ class Description:
 
     leading_layers: tuple[str, ...]
     block_pattern: tuple[str, ...]
+    encoder_pattern: tuple[str, ...]
     vocab_size: int
     parameters: accounting.ParameterCount
     flops: accounting.FlopCount
-    tokens_per_group: int
-    train_capacity: int
-    eval_capacity: int
+    flops_per_row: int
+    slots: Mapping[str, Mapping[str, int]]
     tokens_per_step: int
     training_flops: int
     state_bytes: Mapping[str, int]
@@ -54,17 +62,19 @@ class Description:
 
 
 def vocab_size(config: ConfigDict) -> int:
-    """`model.vocab_size`, or else the tokenizer's; builds no corpus.
+    """`model.vocab_size`, or else all ids of the data; builds no corpus.
 
     Raises:
       UserError: the tokenizer is needed and cannot be opened.
     """
     if config.model.vocab_size:
         return config.model.vocab_size
-    if any(part.data.source == "arrayrecord" for part in mixture_parts(config.data)):
-        # Prepared shards bring their tokenizer along, and are cheap to open.
+    data = config.data
+    if {part.data.source for part in mixture_parts(data)} & {"arrayrecord", "synthetic"}:
+        # They bring their tokenizer along, and are cheap to open.
         return open_data(config).vocab_size
-    return open_tokenizer(config.data.tokenizer, config.data.tokenizer_path).vocab_size
+    tokenizer = open_tokenizer(data.tokenizer, data.tokenizer_path)
+    return extra_ids(data, tokenizer).vocab_size
 
 
 def describe(config: ConfigDict) -> Description:
@@ -77,24 +87,37 @@ def describe(config: ConfigDict) -> Description:
     tokens = vocab_size(config)
     params = abstract_params(build_model(config, tokens))
     flops = accounting.count_flops(params, config)
-    sparse = accounting.num_moe_layers(config) > 0
-    slots = sparse and DISPATCHERS[config.moe.dispatcher].has_slots
-    tokens_per_step = config.train.batch_size * config.data.sequence_length
+    stacks = stack_configs(config)
+    per_row = accounting.tokens_per_row(config)
+    tokens_per_step = config.train.batch_size * per_row
     optimizer = make_optimizer(config, param_axes(params))
     return Description(
         leading_layers=tuple(config.model.leading_layers),
         block_pattern=tuple(config.model.block_pattern),
+        encoder_pattern=tuple(stacks["encoder"].model.block_pattern)
+        if "encoder" in stacks
+        else (),
         vocab_size=padded_vocab(config, tokens),
         parameters=accounting.count_parameters(params, config),
         flops=flops,
-        tokens_per_group=accounting.tokens_per_group(config) if sparse else 0,
-        train_capacity=accounting.capacity(config, train=True) if slots else 0,
-        eval_capacity=accounting.capacity(config, train=False) if slots else 0,
+        flops_per_row=flops.forward * per_row,
+        slots={name: _slots(own) for name, own in stacks.items()},
         tokens_per_step=tokens_per_step,
         training_flops=flops.training * tokens_per_step * config.train.num_steps,
         state_bytes=accounting.state_bytes(params, optimizer),
         causality=sparse_causality(config),
     )
+
+
+def _slots(config: ConfigDict) -> dict[str, int]:
+    """Group and capacities of a stack; `config`: see `stack_configs`."""
+    sparse = model_depth(config).num_sparse > 0
+    slots = sparse and DISPATCHERS[config.moe.dispatcher].has_slots
+    return {
+        "tokens per group": accounting.tokens_per_group(config) if sparse else 0,
+        "training": accounting.capacity(config, train=True) if slots else 0,
+        "evaluation": accounting.capacity(config, train=False) if slots else 0,
+    }
 
 
 def describe_with_twin(config: ConfigDict, match: str = "") -> dict[str, Description]:
@@ -168,16 +191,20 @@ def _sections(described: Sequence[Description]):
             ),
             row("experts, all slots", lambda one: one.flops.experts_with_padding),
             row("dispatch and combine", lambda one: one.flops.dispatch_combine),
+            row("forward, one row", lambda one: one.flops_per_row),
         ],
     )
-    yield (
-        "slots",
-        [
-            row("tokens per group", lambda one: one.tokens_per_group),
-            row("capacity, training", lambda one: one.train_capacity),
-            row("capacity, evaluation", lambda one: one.eval_capacity),
-        ],
-    )
+    for stack, slots in described[0].slots.items():
+        yield (
+            "slots" if len(described[0].slots) == 1 else f"slots, {stack}",
+            [
+                row(
+                    name if name.startswith("tokens") else f"capacity, {name}",
+                    lambda one, stack=stack, name=name: one.slots[stack][name],
+                )
+                for name in slots
+            ],
+        )
     yield (
         "memory, all devices together",
         [

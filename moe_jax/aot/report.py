@@ -163,7 +163,7 @@ def _facts(
     seconds: float,
 ) -> Facts:
     config, params = experiment.config, experiment.abstract.params
-    tokens = config.train.batch_size * config.data.sequence_length
+    tokens = config.train.batch_size * accounting.tokens_per_row(config)
     flops = accounting.count_flops(params, config).training * tokens
     read = None if compiled is None else _read(compiled.as_text(), experiment, slices)
     step_time = read and read.step_time

@@ -7,10 +7,15 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from moe_jax.analysis.accounting import count_flops, count_parameters
+from moe_jax.analysis.accounting import (
+    count_flops,
+    count_parameters,
+    tokens_per_row,
+)
 from moe_jax.analysis.describe import vocab_size
 from moe_jax.analysis.hardware import model_flops_utilization
 from moe_jax.benchmarks.timing import time_in_turn
+from moe_jax.data.shapes import batch_spec
 from moe_jax.training.checks import check_config
 from moe_jax.training.experiment import Experiment, build_experiment
 from moe_jax.training.throughput import step_memory
@@ -81,18 +86,18 @@ class _Runner:
 
 def random_batch(config: ConfigDict) -> dict[str, np.ndarray]:
     """A batch of uniformly random ids, each row one document."""
-    shape = (config.train.batch_size, config.data.sequence_length)
     draw = np.random.default_rng(config.seed)
-    ids = draw.integers(0, vocab_size(config), (shape[0], shape[1] + 1), np.int32)
-    places = np.arange(shape[1], dtype=np.int32)
-    tasks = {"task_ids": np.zeros(shape, np.int32)}
-    return (tasks if len(config.data.mixture) > 1 else {}) | {
-        "tokens": ids[:, :-1],
-        "targets": ids[:, 1:],
-        "segment_ids": np.ones(shape, np.int32),
-        "positions": np.broadcast_to(places, shape),
-        "weights": np.ones(shape, np.float32),
-    }
+    batch = {}
+    for name, (length, dtype) in batch_spec(config).items():
+        shape = (config.train.batch_size, length)
+        if name.endswith(("tokens", "targets")):
+            batch[name] = draw.integers(0, vocab_size(config), shape, np.int32)
+        elif name.endswith("positions"):
+            batch[name] = np.broadcast_to(np.arange(length, dtype=dtype), shape)
+        else:  # segments and weights; no prefix, one task
+            ones = name.endswith(("segment_ids", "weights"))
+            batch[name] = np.full(shape, ones, dtype)
+    return batch
 
 
 def _describe(
@@ -100,7 +105,7 @@ def _describe(
 ) -> dict[str, Any]:
     config, params = experiment.config, experiment.abstract.params
     flops, parameters = count_flops(params, config), count_parameters(params, config)
-    tokens = config.train.batch_size * config.data.sequence_length
+    tokens = config.train.batch_size * tokens_per_row(config)
     per_device = tokens / seconds / jax.device_count()
     return {
         "seconds_per_step": seconds,

@@ -20,6 +20,8 @@ _OWN_FIELDS = (
     "validation_split",
     "text_key",
     "validation_fraction",
+    "task",
+    "train_examples",
 )
 
 

@@ -33,19 +33,26 @@ def causal(tokens: np.ndarray, segments: np.ndarray, isolate_documents: bool) ->
         "tokens": np.ascontiguousarray(inputs, np.int32),
         "targets": np.ascontiguousarray(targets, np.int32),
         "segment_ids": np.ascontiguousarray(segment_ids, np.int32),
-        "positions": _positions(segment_ids),
+        "positions": positions_of(segment_ids),
         "weights": counts.astype(np.float32),
     }
 
 
 def with_task(batch: Batch, tasks: Sequence[int]) -> Batch:
-    """The batch with `task_ids` [B, L], the task of each row at all its tokens."""
+    """The batch with the task of each row at all its tokens.
+
+    It is `task_ids`, of the shape of `tokens`; and where there are `encoder_tokens`,
+    `encoder_task_ids`.
+    """
     column = np.asarray(tasks, np.int32)[:, None]
-    ids = np.broadcast_to(column, batch["tokens"].shape)
-    return batch | {"task_ids": np.ascontiguousarray(ids)}
+    for side in ("", "encoder_"):
+        if f"{side}tokens" in batch:
+            ids = np.broadcast_to(column, batch[f"{side}tokens"].shape)
+            batch = batch | {f"{side}task_ids": np.ascontiguousarray(ids)}
+    return batch
 
 
-def _positions(segment_ids: np.ndarray) -> np.ndarray:
+def positions_of(segment_ids: np.ndarray) -> np.ndarray:
     """Index of each token in its segment; a segment is a run of one id."""
     index = np.broadcast_to(
         np.arange(segment_ids.shape[1], dtype=np.int32), segment_ids.shape

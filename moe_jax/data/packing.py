@@ -23,12 +23,13 @@ class Rows(NamedTuple):
 
     tokens: np.ndarray
     segments: np.ndarray  # 1, 2, ..: document within the row; 0: padding
+    tasks: np.ndarray | None = None  # the task of each token; None: there is none
 
 
 def pack(
     chunks: Iterable[TokenChunk],
-    bos_id: int,
-    eos_id: int,
+    bos_id: int | None,
+    eos_id: int | None,
     sequence_length: int,
     keep_last: bool,
 ) -> Iterator[Rows]:
@@ -36,8 +37,8 @@ def pack(
 
     Args:
       chunks: the documents in order. One without tokens is skipped.
-      bos_id: put before every document.
-      eos_id: put after every document.
+      bos_id: put before every document; None: nothing is.
+      eos_id: put after every document; None: nothing is.
       sequence_length: L.
       keep_last: pad the last, incomplete row with token 0 and segment 0 rather
         than drop it.
@@ -67,10 +68,13 @@ def _cut(tokens: np.ndarray, documents: np.ndarray, rows: int, length: int) -> R
 
 
 def _blocks(
-    chunks: Iterable[TokenChunk], bos_id: int, eos_id: int
+    chunks: Iterable[TokenChunk], bos_id: int | None, eos_id: int | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The stream in blocks: tokens, and the document that each belongs to."""
-    bos, eos = np.array([bos_id], np.int32), np.array([eos_id], np.int32)
+    bos, eos = (
+        np.array([] if token is None else [token], np.int32)
+        for token in (bos_id, eos_id)
+    )
     tokens: list[np.ndarray] = []
     documents: list[int] = []
     document, starts, size = -1, False, 0

@@ -1,8 +1,10 @@
 """Batches for training: a pure function of seed, step and batch size.
 
-Rows are shuffled (anew each epoch), repeated, mixed, and only then cut into the
+Rows are shuffled (anew each epoch), repeated, mixed, read, and only then cut into the
 processes' parts, so that the global batch of a step does not depend on how many
-processes there are, and any step can be reached without reading those before.
+processes there are, and any step can be reached without reading those before. What is
+drawn at random for a row, such as spans, comes from the seed and the row's place in
+that order: another epoch hides other parts of the same text.
 """
 
 import sys
@@ -10,9 +12,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import grain
+import numpy as np
 
-from moe_jax.data.objectives import Batch, causal, with_task
-from moe_jax.data.rows import PackedRows, decode_rows
+from moe_jax.data.objectives import Batch, with_task
+from moe_jax.data.row_objectives import RowObjective
+from moe_jax.data.rows import RowsOf
 from moe_jax.errors import UserError
 
 # Batches are read ahead; few, because a batch of a large run is large. One thread
@@ -52,6 +56,23 @@ class _Tag(grain.transforms.Map):
         return row, self._task
 
 
+class _Read(grain.transforms.RandomMap):
+    """A tagged row, as its source's objective reads it."""
+
+    def __init__(self, objectives: Sequence[RowObjective]):
+        self._objectives = objectives
+
+    def random_map(
+        self, element: tuple[bytes, int], rng: np.random.Generator | None
+    ) -> tuple[Any, int]:
+        record, task = element
+        return self._objectives[task].read(record, rng), task
+
+    def map(self, element: tuple[bytes, int]) -> tuple[Any, int]:
+        """The same where nothing is drawn."""
+        return self.random_map(element, None)
+
+
 def check_process_count(batch_size: int, process_count: int) -> None:
     """Raises UserError unless each process gets as many rows."""
     if batch_size % process_count:
@@ -62,12 +83,12 @@ def check_process_count(batch_size: int, process_count: int) -> None:
 
 
 def train_batches(
-    sources: Sequence[PackedRows],
+    sources: Sequence[RowsOf],
     weights: Sequence[float],
+    objectives: Sequence[RowObjective],
     *,
     seed: int,
     batch_size: int,
-    isolate_documents: bool,
     start_step: int,
     process_index: int,
     process_count: int,
@@ -77,9 +98,10 @@ def train_batches(
     Args:
       sources: the rows of each source.
       weights: share of the rows that come from each source, up to a factor.
-      seed: of the order of rows.
+      objectives: what is asked of the rows of each source; all make batches of the
+        same form.
+      seed: of the order of rows, and of what is drawn for each.
       batch_size: rows of the global batch.
-      isolate_documents: see `objectives.causal`.
       start_step: the step whose batch comes first.
       process_index: which process's part to yield.
       process_count: in how many parts a batch is cut.
@@ -87,24 +109,26 @@ def train_batches(
     Returns:
       An iterator with a `close` method; batches have
       `batch_size / process_count` rows, and of several sources `task_ids`, the
-      index of each row's source.
+      index of each row's source; see `objectives.with_task`.
     """
     check_process_count(batch_size, process_count)
     datasets = [
         grain.MapDataset.source(rows.source("train")).seed(seed).shuffle().repeat()
         for rows in sources
     ]
-    rows = datasets[0]
-    if len(datasets) > 1:
-        tagged = [rows.map(_Tag(task)) for task, rows in enumerate(datasets)]
-        rows = grain.MapDataset.mix(tagged, weights)
+    tagged = [rows.map(_Tag(task)) for task, rows in enumerate(datasets)]
+    mixed = grain.MapDataset.mix(tagged, weights) if len(tagged) > 1 else tagged[0]
+    read = _Read(objectives)
+    if any(objective.draws for objective in objectives):
+        rows = mixed.random_map(read, seed=seed)
+    else:  # a generator for each row would cost as much as the row
+        rows = mixed.map(read.map)
     part = ProcessPart(rows, batch_size, process_index, process_count)
 
-    def batch(records: Sequence[Any]) -> Batch:
-        if len(datasets) == 1:
-            return causal(*decode_rows(list(records)), isolate_documents)
-        rows, tasks = zip(*records, strict=True)
-        return with_task(causal(*decode_rows(list(rows)), isolate_documents), tasks)
+    def batch(elements: Sequence[tuple[Any, int]]) -> Batch:
+        rows, tasks = zip(*elements, strict=True)
+        made = objectives[0].batch(rows)
+        return with_task(made, tasks) if len(datasets) > 1 else made
 
     batches = part.batch(batch_size // process_count, batch_fn=list).map(batch)
     return iter(batches[start_step:].to_iter_dataset(_READ_OPTIONS))

@@ -1,11 +1,16 @@
-"""Packed rows in the cache: built once per source, tokenizer and length."""
+"""Packed rows in the cache: built once per source, tokenizer and length.
+
+Rows of text for next-token prediction hold each document's BOS and EOS. Those whose
+inputs and targets an objective makes, which end with an EOS of their own, hold the
+words alone, as T5's do.
+"""
 
 import hashlib
 import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from absl import logging
@@ -26,12 +31,36 @@ FORMAT_VERSION = 1  # of rows and manifest; a new number builds all rows anew
 _ROWS_PER_SHARD = 1 << 14
 
 
-class PackedRows:
+@runtime_checkable
+class Records(Protocol):
+    """Random access to the records of rows, little-endian int32 each."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> bytes: ...
+
+
+@runtime_checkable
+class RowsOf(Protocol):
     """Rows of one source: random access to either split.
 
     Attributes:
+      statistics: for each split at least `fingerprint`, of all its rows; JSON-able.
+    """
+
+    statistics: dict[Split, dict[str, Any]]
+
+    def source(self, split: Split) -> Records:
+        """The records of a split."""
+
+
+class PackedRows:
+    """Rows of a source of documents, from the cache.
+
+    Attributes:
       statistics: for each split, `documents`, `bytes` (of text), `tokens` (BOS
-        and EOS included), `rows` and `fingerprint` (SHA-256 of all rows).
+        and EOS included, where rows hold them), `rows` and `fingerprint` (SHA-256 of
+        all rows).
     """
 
     def __init__(self, folder: Path):
@@ -51,16 +80,29 @@ class PackedRows:
         return ArrayRecordDataSource([str(file) for file in self._files[split]])
 
 
-def decode_rows(records: list[bytes]) -> Rows:
-    """Rows of their records."""
-    pairs = np.stack([decode(record).reshape(2, -1) for record in records])
-    return Rows(pairs[:, 0], pairs[:, 1])
+def decode_rows(records: list[bytes], sequence_length: int) -> Rows:
+    """Rows of their records, which have two lines of L + 1 or three: tokens, segments
+    and perhaps tasks.
+    """
+    lines = [decode(record).reshape(-1, sequence_length + 1) for record in records]
+    return Rows(*np.stack(lines, axis=1))
 
 
 def packed_rows(
-    source: Source, tokenizer: Tokenizer, sequence_length: int, cache: Path
+    source: Source,
+    tokenizer: Tokenizer,
+    sequence_length: int,
+    cache: Path,
+    words_only: bool = False,
 ) -> PackedRows:
     """The rows of `source`, from the cache or built into it.
+
+    Args:
+      source: documents.
+      tokenizer: makes them tokens.
+      sequence_length: L.
+      cache: folder of all prepared data.
+      words_only: without BOS and EOS.
 
     Raises:
       UserError: a split is too short for one row.
@@ -71,6 +113,9 @@ def packed_rows(
         "tokenizer": tokenizer.fingerprint,
         "sequence_length": sequence_length,
     }
+    if words_only:
+        identity["words_only"] = True
+    special = (None, None) if words_only else (tokenizer.bos_id, tokenizer.eos_id)
     folder = cache / "rows" / digest(identity)[:32]
 
     def build(partial: Path) -> None:
@@ -80,10 +125,15 @@ def packed_rows(
             writer = ShardedWriter(partial, split, _ROWS_PER_SHARD)
             with progress(f"Packing the {split} split") as report:
                 splits[split] = _write(
-                    source, split, tokenizer, sequence_length, writer, report
+                    source.chunks(split, tokenizer),
+                    special,
+                    sequence_length,
+                    writer,
+                    report,
+                    split == "validation",  # every held-out token is to be scored
                 )
             shards[split] = [shard.name for shard in writer.shards]
-        _check_length(splits, sequence_length)
+        _check_length(splits, sequence_length, words_only)
         manifest = {"identity": identity, "splits": splits, "shards": shards}
         (partial / "manifest.json").write_text(json.dumps(manifest, indent=2))
 
@@ -92,18 +142,18 @@ def packed_rows(
 
 
 def _write(
-    source: Source,
-    split: Split,
-    tokenizer: Tokenizer,
+    chunks: Iterator[TokenChunk],
+    special: tuple[int | None, int | None],
     sequence_length: int,
     writer: ShardedWriter,
     report: Report,
+    keep_last: bool,
 ) -> dict[str, Any]:
     """Writes the rows of a split and returns its statistics."""
     counts = {"documents": 0, "bytes": 0, "tokens": 0, "rows": 0}
     content = hashlib.sha256()
 
-    def counted(chunks: Iterator[TokenChunk]) -> Iterator[TokenChunk]:
+    def counted() -> Iterator[TokenChunk]:
         for chunk in chunks:
             if len(chunk.ids):
                 counts["documents"] += chunk.starts_document
@@ -112,16 +162,14 @@ def _write(
             report(counts["bytes"], _amount(counts))
             yield chunk
 
-    chunks = counted(source.chunks(split, tokenizer))
-    keep_last = split == "validation"  # every held-out token is to be scored
-    special = tokenizer.bos_id, tokenizer.eos_id
-    for rows in pack(chunks, *special, sequence_length, keep_last):
+    for rows in pack(counted(), *special, sequence_length, keep_last):
         for row in np.stack([rows.tokens, rows.segments], axis=1):
             writer.write(row)
             content.update(row.astype("<i4").tobytes())
         counts["rows"] += len(rows.tokens)
     writer.close()
-    counts["tokens"] += 2 * counts["documents"]
+    special_tokens = sum(token is not None for token in special)
+    counts["tokens"] += special_tokens * counts["documents"]
     return counts | {"fingerprint": content.hexdigest()}
 
 
@@ -129,11 +177,19 @@ def _amount(counts: dict[str, int]) -> str:
     return f"{counts['documents']:,} documents, {counts['bytes'] / 1e6:,.1f} MB"
 
 
-def _check_length(splits: dict[str, dict[str, Any]], sequence_length: int) -> None:
+def _check_length(
+    splits: dict[str, dict[str, Any]], sequence_length: int, words_only: bool
+) -> None:
     for split, statistics in splits.items():
         tokens = statistics["tokens"]
         if tokens < 2:
             raise UserError(f"the {split} split has no text; give more documents")
+        if not statistics["rows"] and words_only:
+            raise UserError(
+                f"the {split} split has {tokens} tokens, too few for one row of "
+                f"{sequence_length}, which is what the objective hides a part of; make "
+                "data.sequence_length smaller"
+            )
         if not statistics["rows"]:
             # Rounded down to something one would type.
             fits = 1 << int(math.log2(tokens - 1))

@@ -64,6 +64,10 @@ class Tokenizer(abc.ABC):
             the text.
         """
 
+    def token_id(self, name: str) -> int | None:
+        """The id of the token that is called `name`; None: there is none."""
+        return None
+
     def encode(self, text: str) -> list[int]:
         """The ids of `text`, without BOS and EOS."""
         return self.encode_array(text).tolist()
@@ -130,6 +134,10 @@ class SentencePieceTokenizer(Tokenizer):
             return data[1:]
         return data
 
+    def token_id(self, name: str) -> int | None:
+        found = self._model.piece_to_id(name)
+        return None if self._model.is_unknown(found) else found
+
     def _own_or_new(self, id_of_model: int) -> int:
         if id_of_model >= 0:
             return id_of_model
@@ -193,6 +201,9 @@ class HuggingFaceTokenizer(Tokenizer):
         before = [] if after is None or after in self._special_ids else [int(after)]
         prefix = self._model.decode(before) if before else ""
         return self._model.decode(before + real)[len(prefix) :].encode("utf-8")
+
+    def token_id(self, name: str) -> int | None:
+        return self._model.token_to_id(name)
 
     def _own_or_new(self, special: dict[str, int], names: Sequence[str]) -> int:
         for name in names:

@@ -2,7 +2,7 @@
 
 from moe_jax.layers.activations import ACTIVATIONS, activate, is_gated
 from moe_jax.layers.attention import IMPLEMENTATIONS, Attention, attend
-from moe_jax.layers.experts import ExpertBank
+from moe_jax.layers.experts import EXPERT_BIASES, ExpertBank
 from moe_jax.layers.ffn import DenseFFN
 from moe_jax.layers.grouping import group_size
 from moe_jax.layers.moe import ROUTER_STATE, ROUTING_UNITS, MoELayer
@@ -11,6 +11,7 @@ from moe_jax.layers.router import JITTER_TARGETS, NETS
 
 __all__ = [
     "ACTIVATIONS",
+    "EXPERT_BIASES",
     "IMPLEMENTATIONS",
     "JITTER_TARGETS",
     "NETS",

@@ -1,6 +1,7 @@
-"""Causal grouped-query attention within documents."""
+"""Grouped-query attention: of a sequence to itself, or to an encoder's."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,100 +16,181 @@ from moe_jax.layers.rotary import rotate
 IMPLEMENTATIONS = ("auto", "xla", "cudnn")
 
 # Longer sequences are attended to in equal blocks of at most this many queries, so
-# that the logits [B, H, L, L] never exist at once.
+# that the logits [B, H, Q, K] never exist at once.
 QUERY_BLOCK = 512
 
 
+class View(NamedTuple):
+    """Which keys a query sees, beside causality; None: no such bound.
+
+    Attributes:
+      segment_ids: a query sees keys of its own segment alone.
+      key_segment_ids: the segments of the keys; None: those of the queries.
+      rows: place of each query among the keys, for causality; None: the i-th query
+        is the i-th key's.
+      prefix: 1 for keys that every query of their segment sees, earlier ones too.
+      bias: added to the logits.
+    """
+
+    segment_ids: Int[Array, "batch query"] | None = None
+    key_segment_ids: Int[Array, "batch key"] | None = None
+    rows: Int[Array, "batch query"] | None = None
+    prefix: Int[Array, "batch key"] | None = None
+    bias: Float[Array, "#batch heads query key"] | None = None
+
+
+ALL = View()
+
+
+class KeyValue(NamedTuple):
+    """Keys and values that were computed before, of one layer's attention."""
+
+    key: Float[Array, "batch key kv_heads width"]
+    value: Float[Array, "batch key kv_heads width"]
+
+
 def attend(
-    query: Float[Array, "batch length heads width"],
-    key: Float[Array, "batch length kv_heads width"],
-    value: Float[Array, "batch length kv_heads width"],
-    segment_ids: Int[Array, "batch length"] | None,
+    query: Float[Array, "batch query heads width"],
+    key: Float[Array, "batch key kv_heads width"],
+    value: Float[Array, "batch key kv_heads width"],
+    view: View = ALL,
+    *,
+    causal: bool = True,
+    scale: float | None = None,
     implementation: str = "auto",
-) -> Float[Array, "batch length heads width"]:
-    """softmax(q k^T / sqrt(width)) v over earlier positions.
+) -> tuple[
+    Float[Array, "batch query heads width"], Float[Array, "batch query heads"] | None
+]:
+    """softmax(scale q k^T + bias) v over the keys that each query sees.
 
     Args:
       query: queries; `heads` is a multiple of `kv_heads`.
       key: keys.
       value: values.
-      segment_ids: a position sees only those of its own segment; None: all.
+      view: which keys are seen.
+      causal: and of those only earlier ones.
+      scale: None: 1 / sqrt(width).
       implementation: `cudnn` is NVIDIA's fused kernel, which never forms the logits
-        (with segments it is given a mask [B, 1, L, L]). `xla` runs everywhere, in blocks of queries where the
-        sequence is long. `auto` takes cudnn where it can.
+        (but is given a mask [B, 1, Q, K] where there are segments). `xla` runs
+        everywhere, in blocks of queries where there are many. `auto` takes cudnn
+        where it can.
+
+    Returns:
+      The outputs, and the log-partition of each query's softmax, float32 (None of
+      `cudnn`).
 
     Raises:
       UserError: `cudnn` cannot do this here.
     """
     if implementation == "auto":
-        implementation = "cudnn" if _has_cudnn(query) else "xla"
+        implementation = "cudnn" if _has_cudnn(query, key) else "xla"
     if implementation == "cudnn":
-        if not _has_cudnn(query):
+        if not _has_cudnn(query, key):
             raise UserError(
                 "model.attention='cudnn' needs a GPU, bfloat16, an even length and a "
                 "head width that is a multiple of 8 up to 128; 'auto' takes what works"
             )
-        mask = None if segment_ids is None else _same_segment(segment_ids, segment_ids)
-        return jax.nn.dot_product_attention(
-            query, key, value, mask=mask, is_causal=True, implementation="cudnn"
+        plain = all(bound is None for bound in view._replace(bias=None))
+        mask = None if plain else _mask(view, causal, query.shape[1], key.shape[1], 0)
+        out = jax.nn.dot_product_attention(
+            query,
+            key,
+            value,
+            bias=view.bias,
+            mask=mask,
+            scale=scale,
+            is_causal=causal and plain,
+            implementation="cudnn",
         )
+        return out, None
+    one = functools.partial(_attend_from, causal=causal, scale=scale)
     if query.shape[1] <= QUERY_BLOCK:
-        return _attend_from(query, 0, key, value, segment_ids)
-    return _attend_in_blocks(query, key, value, segment_ids)
+        return one(query, key, value, view, 0)
+    return _in_blocks(one, query, key, value, view)
 
 
-def _has_cudnn(query: Float[Array, "batch length heads width"]) -> bool:
+def _has_cudnn(query: Array, key: Array) -> bool:
     return (
         jax.default_backend() == "gpu"
         and query.dtype in (jnp.bfloat16, jnp.float16)
         and query.shape[-1] % 8 == 0
         and query.shape[-1] <= 128
         and query.shape[1] % 2 == 0
+        and key.shape[1] % 2 == 0
     )
 
 
-def _attend_in_blocks(query, key, value, segment_ids):
+def _in_blocks(one, query, key, value, view):
     length = query.shape[1]
     size = next(n for n in range(QUERY_BLOCK, 0, -1) if length % n == 0)
-    starts = jnp.arange(0, length, size)
-    blocks = query.reshape(query.shape[0], -1, size, *query.shape[2:])
 
     @jax.checkpoint
-    def one_block(block_and_start):
-        block, start = block_and_start
-        return _attend_from(block, start, key, value, segment_ids)
+    def one_block(start):
+        cut = functools.partial(jax.lax.dynamic_slice_in_dim, slice_size=size)
+        own = view._replace(
+            segment_ids=_maybe(cut, view.segment_ids, start, axis=1),
+            key_segment_ids=_of_keys(view),
+            rows=_maybe(cut, view.rows, start, axis=1),
+            bias=_maybe(cut, view.bias, start, axis=2),
+        )
+        return one(cut(query, start, axis=1), key, value, own, start)
 
-    outputs = jax.lax.map(one_block, (blocks.swapaxes(0, 1), starts))
-    return outputs.swapaxes(0, 1).reshape(query.shape)
-
-
-def _attend_from(query, start, key, value, segment_ids):
-    """Attention of the queries from position `start` on."""
-    rows = start + jnp.arange(query.shape[1])
-    mask = (rows[:, None] >= jnp.arange(key.shape[1]))[None, None]
-    if segment_ids is not None:
-        own = jax.lax.dynamic_slice_in_dim(segment_ids, start, query.shape[1], axis=1)
-        mask = mask & _same_segment(own, segment_ids)
-    return jax.nn.dot_product_attention(
-        query, key, value, mask=mask, implementation="xla"
+    parts = jax.lax.map(one_block, jnp.arange(0, length, size))
+    return jax.tree.map(
+        lambda x: x.swapaxes(0, 1).reshape(x.shape[1], length, *x.shape[3:]), parts
     )
 
 
-def _same_segment(
-    rows: Int[Array, "batch rows"], columns: Int[Array, "batch columns"]
-) -> Bool[Array, "batch 1 rows columns"]:
-    return (rows[:, :, None] == columns[:, None, :])[:, None]
+def _of_keys(view: View) -> Array | None:
+    return view.segment_ids if view.key_segment_ids is None else view.key_segment_ids
+
+
+def _maybe(cut, values, start, axis):
+    return None if values is None else cut(values, start, axis=axis)
+
+
+def _attend_from(query, key, value, view, start, *, causal, scale):
+    """Attention of the queries from number `start` on."""
+    return jax.nn.dot_product_attention(
+        query,
+        key,
+        value,
+        bias=view.bias,
+        mask=_mask(view, causal, query.shape[1], key.shape[1], start),
+        scale=scale,
+        implementation="xla",
+        return_residual=True,
+    )
+
+
+def _mask(
+    view: View, causal: bool, queries: int, keys: int, start: int | Array
+) -> Bool[Array, "batch 1 query key"] | None:
+    """Which keys the queries from number `start` on see; None: all."""
+    mask = None
+    if causal:
+        rows = view.rows
+        rows = (start + jnp.arange(queries))[None] if rows is None else rows
+        mask = rows[:, :, None] >= jnp.arange(keys)
+        if view.prefix is not None:
+            mask |= view.prefix[:, None, :] > 0
+    if view.segment_ids is not None:
+        same = view.segment_ids[:, :, None] == _of_keys(view)[:, None, :]
+        mask = same if mask is None else mask & same
+    return None if mask is None else mask[:, None]
 
 
 class Attention(nn.Module):
-    """Causal self-attention with rotary positions and grouped key-value heads.
+    """Multi-head attention with grouped key-value heads and its four projections.
 
     Attributes:
       num_heads: query heads.
       num_kv_heads: key and value heads; divides `num_heads`.
       head_dim: width of a head.
-      rope_base: base of the rotary frequencies.
-      isolate_segments: see only positions of the same segment.
+      rope_base: base of the rotary frequencies; None: no rotary positions.
+      causal: see earlier positions alone.
+      scaled: divide the logits by sqrt(head_dim); False: the variance of the
+        queries' initial kernel by head_dim, as in T5.
       implementation: see `attend`.
       init_scale: variance of a kernel times its fan-in.
       dtype: compute dtype; parameters are float32.
@@ -117,8 +199,9 @@ class Attention(nn.Module):
     num_heads: int
     num_kv_heads: int
     head_dim: int
-    rope_base: float = 10_000.0
-    isolate_segments: bool = True
+    rope_base: float | None = 10_000.0
+    causal: bool = True
+    scaled: bool = True
     implementation: str = "auto"
     init_scale: float = 1.0
     dtype: DTypeLike = jnp.float32
@@ -127,23 +210,77 @@ class Attention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
-        segment_ids: Int[Array, "batch length"],
         positions: Int[Array, "batch length"],
-    ) -> Float[Array, "batch length embed"]:
-        project = functools.partial(
-            nn.DenseGeneral,
+        view: View = ALL,
+        *,
+        source: Float[Array, "batch key embed"] | None = None,
+        cache: KeyValue | None = None,
+    ) -> tuple[
+        Float[Array, "batch length embed"],
+        Float[Array, "batch length heads"] | None,
+        KeyValue | None,
+    ]:
+        """Attends from `x` to itself, or to something else.
+
+        Args:
+          x: features.
+          positions: of the features, for rotary positions, and their places in
+            `cache`.
+          view: which keys are seen.
+          source: what keys and values are made of; None: `x`, or what `cache` holds
+            if this is no causal attention.
+          cache: keys and values of earlier features by position, to which those of
+            `x` are added; of an attention that is not causal, all there are.
+
+        Returns:
+          The output, the log-partitions (see `attend`), and the keys and values.
+        """
+        query_scale = 1.0 if self.scaled else 1 / self.head_dim
+        query = self._project("query", self.num_heads, query_scale)(x)
+        if self.rope_base is not None:
+            query = rotate(query, positions, self.rope_base)
+        if cache is None or self.causal:
+            known = self._keys_and_values(x if source is None else source, positions)
+        else:
+            known = cache
+        if cache is not None and self.causal:
+            rows = jnp.arange(x.shape[0])[:, None]
+            known = KeyValue(
+                *(
+                    old.at[rows, positions].set(new.astype(old.dtype))
+                    for old, new in zip(cache, known, strict=True)
+                )
+            )
+            view = view._replace(rows=positions)
+        mixed, log_partition = attend(
+            query,
+            *known,
+            view,
+            causal=self.causal,
+            scale=None if self.scaled else 1.0,
+            implementation=self.implementation,
+        )
+        out = nn.DenseGeneral(
+            x.shape[-1],
+            axis=(-2, -1),
             use_bias=False,
             dtype=self.dtype,
             kernel_init=fan_in_normal(self.init_scale),
+            name="out",
+        )(mixed)
+        return out, log_partition, known
+
+    def _keys_and_values(self, source: Array, positions: Array) -> KeyValue:
+        key = self._project("key", self.num_kv_heads)(source)
+        if self.rope_base is not None:
+            key = rotate(key, positions, self.rope_base)
+        return KeyValue(key, self._project("value", self.num_kv_heads)(source))
+
+    def _project(self, name: str, heads: int, scale: float = 1.0) -> nn.DenseGeneral:
+        return nn.DenseGeneral(
+            (heads, self.head_dim),
+            use_bias=False,
+            dtype=self.dtype,
+            kernel_init=fan_in_normal(self.init_scale * scale),
+            name=name,
         )
-        query = project((self.num_heads, self.head_dim), name="query")(x)
-        key = project((self.num_kv_heads, self.head_dim), name="key")(x)
-        value = project((self.num_kv_heads, self.head_dim), name="value")(x)
-        mixed = attend(
-            rotate(query, positions, self.rope_base),
-            rotate(key, positions, self.rope_base),
-            value,
-            segment_ids if self.isolate_segments else None,
-            self.implementation,
-        )
-        return project(x.shape[-1], axis=(-2, -1), name="out")(mixed)

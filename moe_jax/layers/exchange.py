@@ -121,7 +121,8 @@ def _put_together(experts: Experts, kernels: dict, layout: Layout) -> Experts:
     for name, kernel in experts.kernels.items():
         stored, axes = kernels[name], PARAM_AXES[f"experts/{name}"]
         kernel = varying(kernel, stored, layout.mesh)
-        if layout.gathers and layout.size("data") > 1:
+        in_parts = layout.gathers and "embed" in axes
+        if in_parts and layout.size("data") > 1:
             kernel = jax.lax.all_gather(
                 kernel.astype(experts.dtype),
                 "data",

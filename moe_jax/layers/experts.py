@@ -17,6 +17,8 @@ from moe_jax.dispatch.matmul import matmul
 from moe_jax.layers.activations import activate, is_gated
 from moe_jax.layers.initializers import expert_fan_in_normal
 
+EXPERT_BIASES = ("none", "additive", "multiplicative")
+
 Project = Callable[[Array, Array], Array]
 
 
@@ -27,9 +29,12 @@ class Experts:
 
     Attributes:
       kernels: `wi` [E, D, F], `wo` [E, F, D] and, for gated activations, `wg`
-        [E, D, F]. On a mesh a device has its part of E, and of F.
+        [E, D, F]; with a bias, `bias` [E, F]. On a mesh a device has its part of E,
+        and of F.
       d_ff: F of the whole network.
       activation: relu, gelu, swiglu or geglu.
+      bias: what `bias` does to the hidden activations: `none`; `additive`, h + b;
+        `multiplicative`, h * b (Zoph et al. 2022, arXiv:2202.08906, appendix).
       dropout: rate on the hidden activations, where keys are given.
       grouped_matmul: how `Grouped` rows meet their kernels; see
         `moe_jax.dispatch.grouped.choose_implementation`.
@@ -39,6 +44,7 @@ class Experts:
     kernels: dict[str, Float[Array, "expert rows columns"]]
     d_ff: int = dataclasses.field(metadata={"static": True})
     activation: str = dataclasses.field(metadata={"static": True})
+    bias: str = dataclasses.field(metadata={"static": True})
     dropout: float = dataclasses.field(metadata={"static": True})
     grouped_matmul: str = dataclasses.field(metadata={"static": True})
     dtype: DTypeLike = dataclasses.field(metadata={"static": True})
@@ -48,18 +54,20 @@ class ExpertBank(nn.Module):
     """The parameters of E experts.
 
     Parameters: `wi` [E, D, F], `wo` [E, F, D] and, for gated activations, `wg`
-    [E, D, F]; no biases, so that an empty slot (0) stays 0.
+    [E, D, F]; with a bias on the hidden activations `bias` [E, F], 0 or 1 at first.
+    What an additive one puts into an empty slot is combined with nothing.
 
     Attributes:
       num_experts: E.
       init_scale: variance of a kernel times its fan-in.
-      d_ff, activation, dropout, grouped_matmul, dtype: see `Experts`; parameters
-        are float32.
+      d_ff, activation, bias, dropout, grouped_matmul, dtype: see `Experts`;
+        parameters are float32.
     """
 
     num_experts: int
     d_ff: int
     activation: str
+    bias: str = "none"
     dropout: float = 0.0
     init_scale: float = 0.1
     grouped_matmul: str = "auto"
@@ -76,10 +84,15 @@ class ExpertBank(nn.Module):
             name: self.param(name, init, (self.num_experts, *shape))
             for name, shape in shapes.items()
         }
+        if self.bias != "none":
+            start = nn.initializers.constant(float(self.bias == "multiplicative"))
+            shape = (self.num_experts, self.d_ff)
+            kernels["bias"] = self.param("bias", start, shape)
         return Experts(
             kernels,
             d_ff=self.d_ff,
             activation=self.activation,
+            bias=self.bias,
             dropout=self.dropout,
             grouped_matmul=self.grouped_matmul,
             dtype=self.dtype,
@@ -103,39 +116,56 @@ def apply_experts(
       ValueError: `grouped_matmul` is unknown, or not installed.
     """
     network = functools.partial(_network, experts)
+    of_one = functools.partial(network, matmul, lambda vector: vector)
     if not isinstance(inputs, Grouped):
         rows = inputs.astype(experts.dtype)
-        batched = jax.vmap(
-            functools.partial(network, matmul), (0, 0, None if keys is None else 0)
-        )
+        batched = jax.vmap(of_one, (0, 0, None if keys is None else 0))
         return batched(experts.kernels, rows, keys)
     rows = inputs.rows.astype(experts.dtype)
     implementation = choose_implementation(experts.grouped_matmul)
     if implementation == "blocks":
         # A whole network a chunk: between its matmuls no row is moved.
-        one = functools.partial(network, matmul)
-        rows = by_expert(one, experts.kernels, rows, inputs.sizes, keys)
+        rows = by_expert(of_one, experts.kernels, rows, inputs.sizes, keys)
     else:
         project = functools.partial(
             grouped_matmul, sizes=inputs.sizes, implementation=implementation
         )
-        rows = network(project, experts.kernels, rows, keys)
+        spread = functools.partial(
+            jnp.repeat,
+            repeats=inputs.sizes,
+            axis=0,
+            total_repeat_length=rows.shape[0],
+        )
+        rows = network(project, spread, experts.kernels, rows, keys)
     return inputs._replace(rows=rows)
 
 
 def _network(
     experts: Experts,
     project: Project,
+    spread: Callable[[Array], Array],
     kernels: Mapping[str, Array],
     rows: Float[Array, "*rows embed"],
     keys: UInt32[Array, "*axes word"] | None,
 ) -> Float[Array, "*rows embed"]:
-    """The feed-forward network of one expert, or of all with their own rows."""
+    """The feed-forward network of one expert, or of all with their own rows.
+
+    Args:
+      experts: how it computes.
+      project: multiplies rows with a kernel.
+      spread: gives each row the vector of its expert.
+      kernels: of one expert, or of all.
+      rows: features.
+      keys: of dropout; None: none.
+    """
     kernels = {name: kernel.astype(experts.dtype) for name, kernel in kernels.items()}
     hidden = project(rows, kernels["wi"])
     gated = is_gated(experts.activation)
     gate = project(rows, kernels["wg"]) if gated else None
     hidden = activate(experts.activation, hidden, gate)
+    if experts.bias != "none":
+        bias = spread(kernels["bias"])
+        hidden = hidden + bias if experts.bias == "additive" else hidden * bias
     if keys is not None:
         kept = _kept(keys, 1 - experts.dropout, hidden.shape, experts.d_ff)
         hidden = jnp.where(kept, hidden / (1 - experts.dropout), 0)

@@ -75,11 +75,13 @@ class MoELayer(nn.Module):
       activation: relu, gelu, swiglu or geglu.
       expert_dropout: rate on the experts' hidden activations.
       init_scale: variance of an expert's kernel times its fan-in.
+      expert_bias: `none`, `additive` or `multiplicative`; see `Experts`.
+      router_dtype: of the router's logits and softmax.
       record_experts: also report each token's experts, -1 for a choice given up,
         as `router/experts` for router `replay`.
       layout: the mesh that groups and experts are spread over, for use under
         `jax.jit`; None: one device.
-      dtype: compute dtype of the experts; the router runs in float32.
+      dtype: compute dtype of the experts.
     """
 
     num_experts: int
@@ -117,6 +119,8 @@ class MoELayer(nn.Module):
     activation: str = "gelu"
     expert_dropout: float = 0.0
     init_scale: float = 0.1
+    expert_bias: str = "none"
+    router_dtype: DTypeLike = jnp.float32
     record_experts: bool = False
     layout: Layout | None = None
     dtype: DTypeLike = jnp.float32
@@ -322,6 +326,7 @@ class MoELayer(nn.Module):
             jitter=self.jitter,
             jitter_target=self.jitter_target,
             input_dropout=self.router_input_dropout,
+            dtype=jnp.dtype(self.router_dtype),
             name="router",
         )
 
@@ -441,6 +446,7 @@ class MoELayer(nn.Module):
             num_experts=self.num_experts,
             d_ff=self.d_ff,
             activation=self.activation,
+            bias=self.expert_bias,
             dropout=self.expert_dropout,
             init_scale=self.init_scale,
             grouped_matmul=self.grouped_matmul,

@@ -1,10 +1,11 @@
-"""The router's network: logits of each token, in float32, with its noise."""
+"""The router's network: logits of each token, with its noise."""
 
 import math
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from moe_jax.errors import check_choice
@@ -38,6 +39,7 @@ class RouterNet(nn.Module):
       jitter: multiplicative noise U[1-j, 1+j], in training.
       jitter_target: what it multiplies: `inputs` (Switch) or `logits`.
       input_dropout: rate on the inputs, in training (Switch, Table 11).
+      dtype: of the matrix products, the logits, and thus all that follows of them.
     """
 
     width: int
@@ -50,6 +52,7 @@ class RouterNet(nn.Module):
     jitter: float = 0.0
     jitter_target: str = "inputs"
     input_dropout: float = 0.0
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(
@@ -58,7 +61,7 @@ class RouterNet(nn.Module):
         """Returns the logits, and the extras by name."""
         check_choice("moe.router_net", self.kind, NETS)
         check_choice("moe.jitter_target", self.jitter_target, JITTER_TARGETS)
-        features = self._noisy(tokens.astype(jnp.float32), "inputs", train)
+        features = self._noisy(tokens.astype(self.dtype), "inputs", train)
         if train and self.input_dropout:
             keep = 1 - self.input_dropout
             mask = jax.random.bernoulli(self.make_rng("router"), keep, features.shape)
@@ -103,7 +106,8 @@ class RouterNet(nn.Module):
             return values
         low, high = 1 - self.jitter, 1 + self.jitter
         key = self.make_rng("router")
-        return values * jax.random.uniform(key, values.shape, minval=low, maxval=high)
+        noise = jax.random.uniform(key, values.shape, minval=low, maxval=high)
+        return values * noise.astype(values.dtype)
 
 
 def _project(inputs: Array, kernel: Array) -> Array:
@@ -111,6 +115,7 @@ def _project(inputs: Array, kernel: Array) -> Array:
     # rows; as [D, W] XLA takes eight times as long for it on a CPU.
     columns = jax.lax.optimization_barrier(kernel.T)
     # TPUs and TF32 would round float32 factors.
+    columns = columns.astype(inputs.dtype)
     return jnp.einsum("gsd,wd->gsw", inputs, columns, precision="highest")
 
 

@@ -1,14 +1,18 @@
-"""Block patterns: which kind of feed-forward layer stands where."""
+"""Block patterns: which kinds of feed-forward layers stand where."""
 
+import functools
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
+from moe_jax.data.shapes import batch_spec
 from moe_jax.errors import UserError
 
+ARCHITECTURES = ("decoder", "encoder_decoder")
 
-class LayerKind(NamedTuple):
-    """One entry of a block pattern.
+
+class FFNKind(NamedTuple):
+    """One feed-forward layer.
 
     Attributes:
       name: `dense` or `moe`.
@@ -19,25 +23,108 @@ class LayerKind(NamedTuple):
     d_ff: int | None = None
 
 
+# One entry of a block pattern: what stands behind one attention.
+LayerKind = tuple[FFNKind, ...]
+
+
 class Depth(NamedTuple):
-    """All layers of a model: `leading`, then `repeats` times `pattern`."""
+    """All layers of a stack: `leading`, then `repeats` times `pattern`."""
 
     leading: tuple[LayerKind, ...]
     pattern: tuple[LayerKind, ...]
     repeats: int
 
+    @property
+    def sparse_places(self) -> tuple[tuple[str, str], ...]:
+        """Layer and name of the sparse ones of the pattern, by depth."""
+        return tuple(
+            (f"layer_{i}", ffn_name(j))
+            for i, kind in enumerate(self.pattern)
+            for j, ffn in enumerate(kind)
+            if ffn.name == "moe"
+        )
+
+    @property
+    def num_sparse(self) -> int:
+        """How many sparse layers there are."""
+        return self.repeats * len(self.sparse_places)
+
+
+def ffn_name(index: int) -> str:
+    """The name of feed-forward layer number `index` behind one attention."""
+    return f"ffn_{index}" if index else "ffn"
+
 
 def model_depth(config: ConfigDict) -> Depth:
     """Reads `model.leading_layers`, `model.block_pattern` and `model.num_layers`.
+
+    Args:
+      config: of a decoder, or one of `stack_configs`.
 
     Raises:
       UserError: an unknown kind, a sparse leading layer, or a depth that the
         pattern does not divide.
     """
     model = config.model
-    leading = parse_leading(model.leading_layers)
+    leading = parse_leading(tuple(model.leading_layers))
     pattern = parse_pattern(model.block_pattern, model.num_layers, len(leading))
     return Depth(leading, pattern, (model.num_layers - len(leading)) // len(pattern))
+
+
+def stack_configs(config: ConfigDict) -> dict[str, ConfigDict]:
+    """The config of each stack of layers, `encoder` before `decoder`.
+
+    Each reads like a decoder's: its own `model.{num_layers, block_pattern,
+    leading_layers}`, `moe` and `data.sequence_length`.
+
+    Raises:
+      UserError: `moe.encoder` or the encoder's layers cannot work, or are set
+        where there is no encoder.
+    """
+    model, changes = config.model, config.moe.encoder.to_dict()
+    if model.architecture == "decoder":
+        for field, value in (
+            ("model.encoder_layers", model.encoder_layers),
+            ("model.encoder_pattern", tuple(model.encoder_pattern)),
+            ("moe.encoder", changes),
+        ):
+            if value:
+                raise UserError(
+                    f"{field}={value!r}: model.architecture='decoder' has no encoder; "
+                    "'encoder_decoder' has"
+                )
+        return {"decoder": config}
+    encoder = config.copy_and_resolve_references()
+    encoder.model.num_layers = model.encoder_layers or model.num_layers
+    encoder.model.block_pattern = tuple(model.encoder_pattern or model.block_pattern)
+    encoder.model.leading_layers = ()
+    _change(encoder.moe, changes)
+    decoder = config.copy_and_resolve_references()
+    decoder.data.sequence_length = batch_spec(config)["tokens"][0]
+    return {"encoder": encoder, "decoder": decoder}
+
+
+def _change(moe: ConfigDict, changes: dict) -> None:
+    """Applies `moe.encoder`, whose router options stand for themselves."""
+    known = [name for name in moe if name != "encoder"]
+    for name, value in changes.items():
+        if name not in known:
+            raise UserError(
+                f"moe.encoder[{name!r}]: no field of moe; choose from "
+                f"{', '.join(known)}"
+            )
+        try:
+            if name == "router_options":
+                moe.router_options = ConfigDict(value)
+                moe.router_options.unlock()
+            else:
+                moe[name] = value
+        except TypeError as error:
+            raise UserError(
+                f"moe.encoder[{name!r}]={value!r} should be a "
+                f"{type(moe[name]).__name__}"
+            ) from error
+        del moe.encoder[name]
 
 
 def parse_pattern(
@@ -47,7 +134,7 @@ def parse_pattern(
 
     Args:
       pattern: names of kinds.
-      num_layers: depth of the model.
+      num_layers: depth of the stack.
       num_leading: how many of these stand before the pattern.
 
     Raises:
@@ -69,21 +156,27 @@ def parse_leading(kinds: tuple[str, ...]) -> tuple[LayerKind, ...]:
     Raises:
       UserError: a kind that is unknown or not dense.
     """
-    if "moe" in kinds:
+    parsed = tuple(_parse_kind("leading_layers", kind) for kind in kinds)
+    if any(ffn.name == "moe" for kind in parsed for ffn in kind):
         raise UserError(
             f"model.leading_layers={kinds}: leading layers are dense, 'dense' or "
             "'dense:N'; sparse ones stand in model.block_pattern"
         )
-    return tuple(_parse_kind("leading_layers", kind) for kind in kinds)
+    return parsed
 
 
 def _parse_kind(field: str, kind: str) -> LayerKind:
-    name, colon, width = str(kind).partition(":")
-    if kind == "moe" or kind == "dense":
-        return LayerKind(name)
+    parse = functools.partial(_parse_ffn, field, str(kind))
+    return tuple(parse(part) for part in str(kind).split("+"))
+
+
+def _parse_ffn(field: str, kind: str, part: str) -> FFNKind:
+    name, colon, width = part.partition(":")
+    if part == "moe" or part == "dense":
+        return FFNKind(name)
     if name == "dense" and colon and width.isdecimal() and int(width) > 0:
-        return LayerKind(name, int(width))
+        return FFNKind(name, int(width))
     raise UserError(
-        f"model.{field} holds {kind!r}; a kind is 'dense', 'moe', or 'dense:N' "
-        "for a dense layer of hidden width N"
+        f"model.{field} holds {kind!r}; a kind is 'dense', 'moe', 'dense:N' for a "
+        "dense layer of hidden width N, or several of them with '+' between"
     )

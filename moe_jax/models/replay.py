@@ -29,15 +29,15 @@ from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from moe_jax.errors import UserError
-from moe_jax.models.build import build_model
-from moe_jax.models.decoder import DecoderLM, from_depth
+from moe_jax.models.build import LanguageModel, build_model
 from moe_jax.models.pattern import model_depth
+from moe_jax.models.stack import from_depth
 from moe_jax.routing import logits_width
 
 RECORD = "router/experts"
 
 
-def with_recording(config: ConfigDict, vocab_size: int) -> DecoderLM:
+def with_recording(config: ConfigDict, vocab_size: int) -> LanguageModel:
     """Builds a config's model, which also reports the experts of each token.
 
     Its reports hold `router/experts` [layer, B, L, K], the choices of each sparse
@@ -93,8 +93,8 @@ def replay_state(
             f"the reports hold no {RECORD}: record with a model of with_recording, "
             "with sparse layers and a router of token choice, such as 'topk'"
         )
-    recorded, places = reports[RECORD], sparse_places(config)
-    layers = len(places) * model_depth(config).repeats
+    recorded, depth = reports[RECORD], model_depth(config)
+    layers = depth.num_sparse
     selected = config.moe.num_selected_experts
     if (recorded.shape[0], recorded.shape[-1]) != (layers, selected):
         raise UserError(
@@ -102,10 +102,10 @@ def replay_state(
             f"{recorded.shape[-1]} experts a token; this model has {layers} with "
             f"moe.num_selected_experts={selected}"
         )
-    by_place = from_depth(recorded, places)
-    return {
-        "blocks": {place: {"ffn": {"recorded": by_place[place]}} for place in places}
-    }
+    blocks: dict[str, Any] = {}
+    for (layer, ffn), own in from_depth(recorded, depth.sparse_places).items():
+        blocks.setdefault(layer, {})[ffn] = {"recorded": own}
+    return {"blocks": blocks}
 
 
 def with_router(
@@ -117,9 +117,3 @@ def with_router(
     changed.moe.router_options = ConfigDict(dict(options))
     changed.moe.router_options.unlock()
     return changed
-
-
-def sparse_places(config: ConfigDict) -> tuple[str, ...]:
-    """Names of the sparse layers of a model's block pattern, by depth."""
-    kinds = model_depth(config).pattern
-    return tuple(f"layer_{i}" for i, kind in enumerate(kinds) if kind.name == "moe")

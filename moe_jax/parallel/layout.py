@@ -19,7 +19,7 @@ EXCHANGES = ("auto", "all_to_all", "all_gather")
 GROUP_AXES = RULES["batch"]
 
 # Names of what a backward pass may keep or compute again: see `remat` in
-# moe_jax.models.decoder.
+# moe_jax.models.stack.
 EXCHANGED = "exchanged"  # what came from other devices
 GATHERED = "gathered"  # parameters that were put together from all devices
 
@@ -97,14 +97,16 @@ class Layout:
         `all_to_all` sends each expert shard its rows, in buffers of
         `rows_per_peer` rows; what does not fit is dropped. `all_gather` sends every
         expert shard all tokens, and adds the results up on the way back
-        (reduce-scatter): nothing is dropped. `auto` takes what moves less: to each
-        of the other shards the one sends its buffer, the other its tokens, so
-        that all_gather wins where a buffer has as many rows as there are tokens.
+        (reduce-scatter): nothing is dropped. `auto` takes all_gather where it moves
+        no more and holds at most twice as much: to each of the other shards the one
+        sends its buffer, the other its tokens; a device then holds a buffer, or all
+        entries, of each shard.
         """
         if self.exchange != "auto":
             return self.exchange
-        fewer = self.rows_per_peer(entries) < tokens
-        return "all_to_all" if fewer else "all_gather"
+        rows = self.rows_per_peer(entries)
+        gathers = tokens <= rows and entries <= 2 * rows
+        return "all_gather" if gathers else "all_to_all"
 
     def across(self, collective: Callable[[Array], Array], value: Array) -> Array:
         """A collective of activations, in the dtype in which they cross devices."""

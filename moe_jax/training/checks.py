@@ -1,5 +1,6 @@
 """Refuses a config that cannot work, before anything is read or compiled."""
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -7,35 +8,47 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
+from moe_jax.data.checks import check_data
 from moe_jax.dispatch import DISPATCHERS
 from moe_jax.dispatch.grouped import IMPLEMENTATIONS as GROUPED_MATMULS
 from moe_jax.errors import UserError
 from moe_jax.layers import (
     ACTIVATIONS,
+    EXPERT_BIASES,
     IMPLEMENTATIONS,
     JITTER_TARGETS,
     NETS,
     NORMS,
     ROUTING_UNITS,
 )
-from moe_jax.models import head_dim, model_depth
-from moe_jax.models.decoder import REMAT
+from moe_jax.models import head_dim, model_depth, stack_configs
+from moe_jax.models.pattern import ARCHITECTURES
+from moe_jax.models.stack import REMAT
 from moe_jax.parallel.layout import EXCHANGES
 from moe_jax.routing.allocate import ORDERS, OVERFLOWS
 from moe_jax.routing.capacity import ROUNDINGS
 from moe_jax.routing.losses import AT_BALANCE, COUNTS, IMPORTANCE_ON, SCOPES
 from moe_jax.routing.routers.loss_free import RULES
-from moe_jax.training.optimizers import MOMENT_DTYPES, OPTIMIZERS, SCHEDULES
+from moe_jax.training.optimizers import (
+    MOMENT_DTYPES,
+    OPTIMIZERS,
+    SCHEDULES,
+    check_optimizer,
+)
 from moe_jax.training.sparse_checks import check_sparse
 
 # Fields that take one of a few names.
 CHOICES = {
+    "model.architecture": ARCHITECTURES,
     "model.activation": ACTIVATIONS,
+    "model.positions": ("rotary", "relative", "none"),
     "model.norm": tuple(NORMS),
     "model.attention": IMPLEMENTATIONS,
     "model.dtype": ("float32", "bfloat16"),
     "model.remat": ("none", *REMAT),
     "moe.dispatcher": tuple(DISPATCHERS),
+    "moe.expert_bias": EXPERT_BIASES,
+    "moe.router_dtype": ("float32", "bfloat16"),
     "moe.jitter_target": JITTER_TARGETS,
     "moe.capacity_rounding": tuple(ROUNDINGS),
     "moe.allocation": ORDERS,
@@ -65,6 +78,9 @@ _AT_LEAST = {
     "model.num_heads": 1,
     "model.num_kv_heads": 1,
     "model.head_dim": 0,
+    "model.encoder_layers": 0,
+    "model.relative_buckets": 4,
+    "model.relative_max_distance": 1,
     "model.vocab_size": 0,
     "model.vocab_multiple": 1,
     "model.scan_unroll": 1,
@@ -115,6 +131,7 @@ _NOT_NEGATIVE = (
     "loss.usage_entropy",
     "loss.thresholds",
     "loss.lm_z",
+    "loss.attention_z",
     "optimizer.clip_norm",
     "optimizer.weight_decay",
     "optimizer.final_fraction",
@@ -156,8 +173,25 @@ def check_config(config: ConfigDict) -> None:
     _check_attention(config)
     _check_batches(config)
     _check_schedule(config)
-    if any(kind.name == "moe" for kind in model_depth(config).pattern):
+    check_data(config)
+    check_optimizer(config)
+    for name, own in stack_configs(config).items():
+        if model_depth(own).num_sparse:
+            _check_stack(name, own)
+
+
+def _check_stack(name: str, config: ConfigDict) -> None:
+    """Checks the sparse layers of one stack; `config`: see `stack_configs`."""
+    if name == "decoder":
         check_sparse(config)
+        return
+    for field, choices in CHOICES.items():
+        if field.startswith("moe.") and field_value(config, field) not in choices:
+            _refuse(config, field, f"choose from {', '.join(choices)}")
+    try:
+        check_sparse(config, causal=False)
+    except UserError as error:
+        raise UserError(f"in the encoder (moe.encoder): {error}") from error
 
 
 def check_mesh(config: ConfigDict, mesh: Mapping[str, int]) -> None:
@@ -172,7 +206,6 @@ def check_mesh(config: ConfigDict, mesh: Mapping[str, int]) -> None:
     """
     model, train = config.model, config.train
     rows, width = mesh["data"] * mesh["expert"], mesh["model"]
-    depth = model_depth(config)
     microbatch = train.batch_size // train.accumulation_steps
     sharded = [
         ("train.batch_size / accumulation_steps", microbatch, "data x expert", rows),
@@ -183,12 +216,31 @@ def check_mesh(config: ConfigDict, mesh: Mapping[str, int]) -> None:
     ]
     if config.mesh.fsdp != "none":
         sharded.append(("model.d_model", model.d_model, "data x expert", rows))
-    for kind in depth.leading + depth.pattern:
-        if kind.name == "dense":
-            d_ff = kind.d_ff or model.d_ff
+    stacks = stack_configs(config).values()
+    for own in stacks:
+        sharded += _sharded_layers(own, mesh)
+    for field, size, axis, devices in sharded:
+        if size % devices:
+            raise UserError(
+                f"{field}={size} is not divisible by the {devices} devices of the "
+                f"mesh axis {axis}"
+            )
+    for own in stacks:
+        if model_depth(own).num_sparse:
+            _check_groups(own, rows, shared=mesh["expert"] == 1)
+
+
+def _sharded_layers(
+    config: ConfigDict, mesh: Mapping[str, int]
+) -> list[tuple[str, int, str, int]]:
+    """What the layers of a stack shard: field, size, mesh axis and its devices."""
+    depth, width = model_depth(config), mesh["model"]
+    sharded = []
+    for ffn in itertools.chain(*depth.leading, *depth.pattern):
+        if ffn.name == "dense":
+            d_ff = ffn.d_ff or config.model.d_ff
             sharded.append(("hidden width of a dense layer", d_ff, "model", width))
-    sparse = any(kind.name == "moe" for kind in depth.pattern)
-    if sparse:
+    if depth.num_sparse:
         experts = config.moe.num_experts
         if mesh["expert"] > experts:
             raise UserError(
@@ -199,14 +251,7 @@ def check_mesh(config: ConfigDict, mesh: Mapping[str, int]) -> None:
             ("moe.num_experts", experts, "expert", mesh["expert"]),
             ("moe.d_ff", config.moe.d_ff, "model", width),
         ]
-    for field, size, axis, devices in sharded:
-        if size % devices:
-            raise UserError(
-                f"{field}={size} is not divisible by the {devices} devices of the "
-                f"mesh axis {axis}"
-            )
-    if sparse:
-        _check_groups(config, rows, shared=mesh["expert"] == 1)
+    return sharded
 
 
 def _check_groups(config: ConfigDict, devices: int, shared: bool) -> None:
@@ -266,10 +311,19 @@ def _check_attention(config: ConfigDict) -> None:
             f"model.num_kv_heads={model.num_kv_heads} does not divide "
             f"model.num_heads={model.num_heads}"
         )
-    if head_dim(config) % 2:
+    if head_dim(config) % 2 and model.positions == "rotary":
         raise UserError(
             f"a head is {head_dim(config)} wide; rotary positions need an even width: "
             "change model.num_heads or model.head_dim"
+        )
+    exact = model.relative_buckets // (2 if model.architecture == "decoder" else 4)
+    if model.positions == "relative" and (
+        model.relative_buckets % 4 or model.relative_max_distance <= exact
+    ):
+        raise UserError(
+            f"model.relative_buckets={model.relative_buckets}, "
+            f"model.relative_max_distance={model.relative_max_distance}: the first must "
+            "be a multiple of 4, the second more than half of it; T5: 32 and 128"
         )
     if model.attention == "cudnn" and model.dtype == "float32":
         raise UserError(

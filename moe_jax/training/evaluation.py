@@ -34,8 +34,9 @@ def evaluate(
 
     Returns:
       By label: the metrics of training averaged by real targets;
-      `loss/perplexity` and `loss/bits_per_byte` (nats over all targets, in bits,
-      per UTF-8 byte of the same targets); and `router/max_vio_global`, the largest
+      `loss/perplexity` and, where the targets are the text itself,
+      `loss/bits_per_byte` (nats over all targets, in bits, per UTF-8 byte of the
+      same targets); and `router/max_vio_global`, the largest
       load over the mean load, minus 1, over the whole set (`router/max_vio`: of a
       batch), the mean over layers (Wang et al. 2024, arXiv:2408.15664).
     """
@@ -66,7 +67,8 @@ def evaluate_run(
     experiment, eval_sets = trained.experiment, trained.data.eval_sets
     results = evaluate(experiment, experiment.eval_step(), trained.variables, eval_sets)
     for label, values in results.items():
-        values["gzip_bits_per_byte"] = eval_sets[label].gzip_bits_per_byte
+        if eval_sets[label].num_bytes:
+            values["gzip_bits_per_byte"] = eval_sets[label].gzip_bits_per_byte
     fingerprint = trained.data.fingerprint
     return {"step": trained.step, "data_fingerprint": fingerprint, **results}
 
@@ -97,8 +99,10 @@ def _evaluate_set(
     }
     loss = mean["loss/cross_entropy"]
     bits = loss * targets.sum() / math.log(2)
-    if "router/load" in mean:
-        mean["router/max_vio_global"] = max_violation(mean["router/load"]).mean()
+    for name in [name for name in mean if name.endswith("router/load")]:
+        whole = name.removesuffix("load") + "max_vio_global"
+        mean[whole] = max_violation(mean[name]).mean()
     mean["loss/perplexity"] = np.exp(min(loss, 700.0))
-    mean["loss/bits_per_byte"] = bits / max(eval_set.num_bytes, 1)
+    if eval_set.num_bytes:
+        mean["loss/bits_per_byte"] = bits / eval_set.num_bytes
     return {name: np.asarray(value).tolist() for name, value in mean.items()}

@@ -11,8 +11,8 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from moe_jax.models import abstract_params, build_model
-from moe_jax.models.decoder import DecoderLM
+from moe_jax.data.shapes import batch_spec
+from moe_jax.models import LanguageModel, abstract_params, build_model
 from moe_jax.parallel import batch_sharding, make_mesh, param_axes, processes
 from moe_jax.training import step as steps
 from moe_jax.training.checks import check_mesh
@@ -39,7 +39,7 @@ class Experiment:
 
     config: ConfigDict
     mesh: Mesh
-    model: DecoderLM
+    model: LanguageModel
     optimizer: optax.GradientTransformation
     abstract: TrainState
 
@@ -97,18 +97,11 @@ class Experiment:
 
     def abstract_batch(self) -> dict[str, Any]:
         """Shapes of a train batch."""
-        rows = self.config.train.batch_size
-        shape = (rows, self.config.data.sequence_length)
-        where = batch_sharding(self.mesh)
-        names = ["tokens", "targets", "segment_ids", "positions"]
-        if len(self.config.data.mixture) > 1:
-            names.append("task_ids")
-        batch = {
-            name: jax.ShapeDtypeStruct(shape, np.int32, sharding=where)
-            for name in names
+        rows, where = self.config.train.batch_size, batch_sharding(self.mesh)
+        return {
+            name: jax.ShapeDtypeStruct((rows, length), dtype, sharding=where)
+            for name, (length, dtype) in batch_spec(self.config).items()
         }
-        weights = jax.ShapeDtypeStruct(shape, np.float32, sharding=where)
-        return batch | {"weights": weights}
 
 
 def build_experiment(

@@ -10,11 +10,12 @@ from etils import epath
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
+from moe_jax.data.shapes import makes_pairs
 from moe_jax.errors import UserError
-from moe_jax.models import build_model
-from moe_jax.models.decoder import DecoderLM
+from moe_jax.models import LanguageModel, build_model, model_depth, stack_configs
+from moe_jax.models.decoding import continue_rows
 from moe_jax.training.sparse_checks import chooses_tokens
-from moe_jax.training.trained import load_trained
+from moe_jax.training.trained import Trained, load_trained
 
 
 def generate(
@@ -28,16 +29,18 @@ def generate(
     seed: int = 0,
     step: int | None = None,
 ) -> list[str]:
-    """Continues `prompt` with the model of a run.
+    """Continues `prompt` with the model of a run, or answers it.
 
-    Every step runs the whole window of `data.sequence_length` tokens; a longer
-    text loses its beginning. Of token choice nothing is dropped: experts have a slot
-    for each token. A router that sees later tokens sees the padding behind the text.
+    An encoder reads the prompt, and its decoder writes the answer. A decoder alone
+    goes on; a text longer than `data.sequence_length` loses its beginning. Keys and
+    values of earlier tokens are kept, except where routers look at more than one
+    token: then each step runs the whole window, with the padding behind the text.
+    Of token choice nothing is dropped: experts have a slot for each token.
 
     Args:
       config: the run's config.
       workdir: the run's folder.
-      prompt: text to continue; may be empty.
+      prompt: text to continue or to answer; sentinels as `<extra_id_0>`.
       max_tokens: tokens to add at most; the end of a document ends it earlier.
       temperature: divides the logits; 0 takes the likeliest token.
       num_samples: how many continuations.
@@ -55,26 +58,104 @@ def generate(
             f"max_tokens={max_tokens}, num_samples={num_samples}, "
             f"temperature={temperature}: the first two must be at least 1, the last 0"
         )
-    trained = load_trained(_without_drops(config), workdir, step)
-    tokenizer = trained.data.tokenizer
-    known = [tokenizer.bos_id, *tokenizer.encode(prompt)]
-    rows = np.tile(np.array(known, np.int32), (num_samples, 1))
-    ended = np.zeros(num_samples, bool)
-    key = jax.random.key(seed)
-    size = tokenizer.vocab_size
+    trained = load_trained(without_drops(config), workdir, step)
+    config, data = trained.experiment.config, trained.data
+    ids = data.encode(prompt)
+    if makes_pairs(config):
+        ids = [*ids, data.tokenizer.eos_id]
+        if len(ids) > config.data.sequence_length:
+            logging.warning("the prompt is cut to its first tokens, as in training")
+            ids = [*ids[: config.data.sequence_length - 1], data.tokenizer.eos_id]
+    else:
+        ids = [data.tokenizer.bos_id, *ids]
+    rows = np.tile(np.array(ids, np.int32), (num_samples, 1))
+    write = _write_with_cache if routes_each_token(config) else _write_windows
+    rows = write(trained, rows, max_tokens, temperature, jax.random.key(seed))
+    end = data.tokenizer.eos_id
+    return [data.decode(_until(row.tolist(), end)) for row in rows]
+
+
+def routes_each_token(config: ConfigDict) -> bool:
+    """Whether a decoder's routers look at one token at a time, in evaluation.
+
+    Raises:
+      UserError: they do not, and there is an encoder.
+    """
+    own = stack_configs(config)["decoder"]
+    sparse = model_depth(own).num_sparse > 0
+    whole = sparse and (chooses_tokens(own) or own.moe.routing_unit == "prefix")
+    if whole and config.model.architecture == "encoder_decoder":
+        raise UserError(
+            f"moe.router={own.moe.router!r}, moe.routing_unit={own.moe.routing_unit!r}"
+            ": an answer is written token by token, and the decoder's routers look at "
+            "several; 'topk' and 'token' look at one"
+        )
+    return not whole
+
+
+def _write_with_cache(
+    trained: Trained,
+    rows: Int[np.ndarray, "batch known"],
+    max_tokens: int,
+    temperature: float,
+    key: Array,
+) -> Int[np.ndarray, "batch new"]:
+    """What follows the rows; see `models.decoding`."""
+    config, data = trained.experiment.config, trained.data
     # A few rows of text do not share out over a mesh.
-    model = build_model(trained.experiment.config, trained.data.vocab_size)
+    model = build_model(config, data.vocab_size)
+    window, known = config.data.sequence_length, rows.shape[1]
+    alone = config.model.architecture == "decoder"
+    while (left := max_tokens - (rows.shape[1] - known)) > 0:
+        # A text that fills the window goes on from its second half.
+        kept = min(rows.shape[1], max(window - left, (window + 1) // 2))
+        prompts = rows[:, -kept:] if alone else rows
+        key, draw = jax.random.split(key)
+        written = continue_rows(
+            config,
+            model,
+            trained.variables,
+            jnp.asarray(prompts),
+            jnp.full(len(rows), prompts.shape[1], jnp.int32),
+            max_tokens=min(left, window - kept) if alone else left,
+            end_id=data.tokenizer.eos_id,
+            vocab_size=data.vocab_size,
+            key=draw,
+            temperature=temperature,
+        )
+        rows = np.concatenate([rows, np.asarray(written)], axis=1)
+        if (rows[:, known:] == data.tokenizer.eos_id).any(axis=1).all():
+            break
+    return rows[:, known:]
+
+
+def _write_windows(
+    trained: Trained,
+    rows: Int[np.ndarray, "batch known"],
+    max_tokens: int,
+    temperature: float,
+    key: Array,
+) -> Int[np.ndarray, "batch new"]:
+    """The same, where each token needs the whole text again."""
+    config, data = trained.experiment.config, trained.data
+    model, known = build_model(config, data.vocab_size), rows.shape[1]
+    end, size = data.tokenizer.eos_id, data.vocab_size
+    ended = np.zeros(len(rows), bool)
     sample = jax.jit(_next_token, static_argnums=0)
     for i in range(max_tokens):
         window = _last_tokens(rows, config.data.sequence_length)
         draw = jax.random.fold_in(key, i)
         chosen = sample(model, trained.variables, *window, temperature, draw, size)
-        chosen = np.where(ended, tokenizer.eos_id, chosen)
+        chosen = np.where(ended, end, chosen)
         rows = np.concatenate([rows, chosen[:, None]], axis=1)
-        ended |= chosen == tokenizer.eos_id
+        ended |= chosen == end
         if ended.all():
             break
-    return [_text(tokenizer, row[len(known) :].tolist()) for row in rows]
+    return rows[:, known:]
+
+
+def _until(ids: list[int], end: int) -> list[int]:
+    return ids[: ids.index(end)] if end in ids else ids
 
 
 def _last_tokens(
@@ -86,10 +167,14 @@ def _last_tokens(
     return padded, seen.shape[1]
 
 
-def _without_drops(config: ConfigDict) -> ConfigDict:
+def without_drops(config: ConfigDict) -> ConfigDict:
+    """A copy of a config in whose evaluation token choice drops nothing."""
     config = config.copy_and_resolve_references()
     config.moe.group_size = 0
-    if chooses_tokens(config):
+    for name in ("group_size", "eval_capacity_factor"):
+        if name in config.moe.encoder:
+            del config.moe.encoder[name]
+    if chooses_tokens(stack_configs(config)["decoder"]):
         # Its experts take as many tokens as in evaluation.
         logging.warning(
             "moe.router=%r: experts choose among all tokens of the window, so that "
@@ -97,12 +182,13 @@ def _without_drops(config: ConfigDict) -> ConfigDict:
             config.moe.router,
         )
     else:
-        config.moe.eval_capacity_factor = float(config.moe.num_experts)
+        experts = [own.moe.num_experts for own in stack_configs(config).values()]
+        config.moe.eval_capacity_factor = float(max(experts))
     return config
 
 
 def _next_token(
-    model: DecoderLM,
+    model: LanguageModel,
     variables: Any,
     tokens: Int[Array, "batch length"],
     known: Int[Array, ""],
@@ -127,9 +213,3 @@ def _next_token(
     last = jnp.where(is_token, last, -jnp.inf)
     drawn = jax.random.categorical(token_key, last / jnp.maximum(temperature, 1e-6))
     return jnp.where(temperature > 0, drawn, last.argmax(axis=-1))
-
-
-def _text(tokenizer: Any, ids: list[int]) -> str:
-    if tokenizer.eos_id in ids:
-        ids = ids[: ids.index(tokenizer.eos_id)]
-    return tokenizer.decode(ids)

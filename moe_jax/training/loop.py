@@ -17,7 +17,11 @@ from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
-from moe_jax.analysis.accounting import count_flops, count_parameters
+from moe_jax.analysis.accounting import (
+    count_flops,
+    count_parameters,
+    tokens_per_row,
+)
 from moe_jax.analysis.figures import write_figures
 from moe_jax.data import Data, open_data
 from moe_jax.errors import UserError
@@ -26,7 +30,7 @@ from moe_jax.training.checkpoints import Checkpoints
 from moe_jax.training.checks import check_config, check_mesh
 from moe_jax.training.evaluation import evaluate, held_out_loss
 from moe_jax.training.experiment import Experiment, build_experiment
-from moe_jax.training.initialize import check_source, initial_state
+from moe_jax.training.initialize import check_slots, check_source, initial_state
 from moe_jax.training.interrupt import StopRequest
 from moe_jax.training.progress import Progress
 from moe_jax.training.sparse_checks import LEAKS, sparse_causality
@@ -73,6 +77,7 @@ def train(
     data = open_data(config)
     experiment = build_experiment(config, data.vocab_size)
     check_source(config)
+    check_slots(experiment)
     alike = [shared_fields(config), data.fingerprint]
     processes.check_alike(alike, "flags or data")
     resumes = open_workdir(config, workdir, data.fingerprint, data.description)
@@ -121,12 +126,9 @@ class TrainingLoop:
         self._flops = count_flops(experiment.abstract.params, self._config)
         self._stop = stack.enter_context(StopRequest())
         self._writer = stack.enter_context(MetricWriter(workdir, resume_step=start))
+        tokens_per_step = self._config.train.batch_size * tokens_per_row(self._config)
         self._progress = stack.enter_context(
-            Progress(
-                start,
-                self._config.train.num_steps,
-                self._config.train.batch_size * self._config.data.sequence_length,
-            )
+            Progress(start, self._config.train.num_steps, tokens_per_step)
         )
         self._dropped = collections.deque(maxlen=_RECENT_STEPS)
         self._held_out: tuple[int, dict[str, Any]] | None = None
@@ -168,7 +170,7 @@ class TrainingLoop:
         part, parts = self._experiment.train_part
         self._batches = self._data.train_batches(self._done, part, parts)
         self._throughput = Throughput(
-            self._config.train.batch_size * self._config.data.sequence_length,
+            self._config.train.batch_size * tokens_per_row(self._config),
             self._flops.training,
             self._config.model.dtype,
         )
@@ -292,9 +294,9 @@ class TrainingLoop:
                 if not isinstance(value, list)
             }
             summary["evaluated_at"] = evaluated_at
-            summary["gzip_bits_per_byte"] = float(
-                np.mean([s.gzip_bits_per_byte for s in self._data.eval_sets.values()])
-            )
+            gzipped = [s.gzip_bits_per_byte for s in self._data.eval_sets.values()]
+            if np.isfinite(gzipped).all():
+                summary["gzip_bits_per_byte"] = float(np.mean(gzipped))
             if len(sets) > 1:
                 summary["sets"] = results
         self._writer.write_summary(summary)

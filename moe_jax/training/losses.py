@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from moe_jax.layers import ROUTER_STATE
-from moe_jax.models.decoder import DecoderLM
+from moe_jax.models import LanguageModel
 
 Batch = Mapping[str, Array]
 
@@ -45,35 +45,55 @@ _POOLED = tuple(
 )
 
 
+# By stack of layers, the segments of its tokens.
+_SEGMENTS = {"encoder": "encoder_segment_ids", "decoder": "segment_ids"}
+
+# What a model is given by name, where the batch has it.
+_BY_NAME = (
+    "task_ids",
+    "prefix",
+    "encoder_tokens",
+    "encoder_segment_ids",
+    "encoder_positions",
+    "encoder_task_ids",
+)
+
+
 class Totals(NamedTuple):
     """What the whole batch is divided by.
 
     Attributes:
       targets: sum of the targets' weights.
-      tokens: input tokens that sparse layers count.
+      tokens: tokens that the sparse layers of each stack count.
       microbatches: how many there are.
       mask_padding: sparse layers count real tokens alone, not padding.
     """
 
     targets: Float[Array, ""]
-    tokens: Float[Array, ""]
+    tokens: Mapping[str, Float[Array, ""]]
     microbatches: int
     mask_padding: bool
 
 
 def batch_totals(batch: Batch, microbatches: int, mask_padding: bool) -> Totals:
     """Counts a whole batch; at least 1 each, so that an empty one gives 0."""
+    tokens = _routed_tokens(batch, mask_padding)
     return Totals(
         jnp.maximum(batch["weights"].sum(), 1.0),
-        jnp.maximum(_routed_tokens(batch, mask_padding), 1.0),
+        {stack: jnp.maximum(count, 1.0) for stack, count in tokens.items()},
         microbatches,
         mask_padding,
     )
 
 
-def _routed_tokens(batch: Batch, mask_padding: bool) -> Float[Array, ""]:
-    counts = (batch["segment_ids"] > 0) | (not mask_padding)
-    return counts.sum().astype(jnp.float32)
+def _routed_tokens(batch: Batch, mask_padding: bool) -> dict[str, Float[Array, ""]]:
+    """By stack of layers, the tokens that it routes."""
+    counts = {}
+    for stack, name in _SEGMENTS.items():
+        if name in batch:
+            real = (batch[name] > 0) | (not mask_padding)
+            counts[stack] = real.sum().astype(jnp.float32)
+    return counts
 
 
 def token_losses(
@@ -90,7 +110,7 @@ def microbatch_loss(
     batch: Batch,
     totals: Totals,
     *,
-    model: DecoderLM,
+    model: LanguageModel,
     weights: ConfigDict,
     train: bool,
     rngs: Mapping[str, Array],
@@ -117,8 +137,8 @@ def microbatch_loss(
         batch["segment_ids"],
         batch["positions"],
         train=train,
-        task_ids=batch.get("task_ids"),
         rngs=rngs,
+        **{name: batch[name] for name in _BY_NAME if name in batch},
     )
     cross_entropy, squared = token_losses(logits, batch["targets"])
     per_target = batch["weights"] / totals.targets
@@ -128,29 +148,42 @@ def microbatch_loss(
         **_router_reports(reports, batch, totals, weights.layer_reduction),
     }
     total = metrics["loss/cross_entropy"] + weights.lm_z * metrics["loss/lm_z"]
-    for name in ROUTER_LOSSES:
-        if f"loss/{name}" in reports:
+    for name in (*ROUTER_LOSSES, "attention_z"):
+        if f"loss/{name}" in metrics:
             total += weights[name] * metrics[f"loss/{name}"]
     return total, {"loss/total": total, **metrics}
 
 
 def _router_reports(
-    reports: Mapping[str, Array], batch: Batch, totals: Totals, layer_reduction: str
+    reports: Mapping[str, Any], batch: Batch, totals: Totals, layer_reduction: str
 ) -> dict[str, Array]:
-    """Reduces the sparse layers' reports over layers, and weighs them.
+    """Reduces the layers' reports over layers, and weighs them.
 
     Losses follow `layer_reduction`, metrics are means over layers; what is no
-    scalar, such as the load of each expert, is kept by layer.
+    scalar, such as the load of each expert, is kept by layer. With an encoder,
+    `encoder/...` and `decoder/...` hold each one's own, too.
     """
-    token_share = _routed_tokens(batch, totals.mask_padding) / totals.tokens
+    apart = reports.keys() == {"encoder", "decoder"}
+    by_stack = reports if apart else {"decoder": reports}
+    tokens = _routed_tokens(batch, totals.mask_padding)
+    everywhere: dict[str, list[Array]] = {}
     reduced = {}
-    for name, by_layer in reports.items():
-        if by_layer.ndim > 1:
-            value = by_layer
-        elif name.startswith("loss/") and layer_reduction == "sum":
-            value = by_layer.sum()
-        else:
-            value = by_layer.mean()
-        pooled = name in _POOLED
-        reduced[name] = value * (1 / totals.microbatches if pooled else token_share)
+
+    def reduce(name: str, by_layer: Array) -> Array:
+        summed = name.startswith("loss/") and layer_reduction == "sum"
+        return by_layer.sum() if summed else by_layer.mean()
+
+    for stack, own in by_stack.items():
+        share = tokens[stack] / totals.tokens[stack]
+        for name, by_layer in own.items():
+            value = by_layer * (1 / totals.microbatches if name in _POOLED else share)
+            if value.ndim == 1:
+                everywhere.setdefault(name, []).append(value)
+            elif not apart:
+                reduced[name] = value
+            if apart:
+                kept = reduce(name, value) if value.ndim == 1 else value
+                reduced[f"{stack}/{name}"] = kept
+    for name, values in everywhere.items():
+        reduced[name] = reduce(name, jnp.concatenate(values))
     return reduced

@@ -6,12 +6,13 @@ from typing import Any
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
-from moe_jax.models.decoder import from_depth
+from moe_jax.models import model_depth, stack_configs
+from moe_jax.models.stack import from_depth
 from moe_jax.routing import update_bias
 
 
 def update_router_state(
-    state: Mapping[str, Any], metrics: Mapping[str, Array], options: ConfigDict
+    state: Mapping[str, Any], metrics: Mapping[str, Array], config: ConfigDict
 ) -> Mapping[str, Any]:
     """Moves each layer's loss-free bias by the load of the whole batch.
 
@@ -20,21 +21,32 @@ def update_router_state(
 
     Args:
       state: the model's collection `router_state`.
-      metrics: of the step; reads `router/load`, a row a sparse layer.
-      options: the config's `moe`; reads `bias_update_rate` and `bias_update`.
+      metrics: of the step; reads `router/load`, a row a sparse layer, or with an
+        encoder `encoder/router/load` and `decoder/router/load`.
+      config: the whole experiment; reads `moe.bias_update_rate` and
+        `moe.bias_update`.
     """
     if not state:
         return state
-    places = state["blocks"]
-    loads = from_depth(metrics["router/load"], places)
+    if config.model.architecture == "decoder":
+        return _update_stack(state, metrics["router/load"], config)
+    return {
+        name: _update_stack(state[name], metrics[f"{name}/router/load"], own)
+        for name, own in stack_configs(config).items()
+        if name in state
+    }
 
-    def updated(place: str) -> Any:
-        kept = places[place]["ffn"]
+
+def _update_stack(
+    state: Mapping[str, Any], load: Array, config: ConfigDict
+) -> Mapping[str, Any]:
+    """The same of one stack of layers; `config`: see `stack_configs`."""
+    blocks, moe = dict(state["blocks"]), config.moe
+    loads = from_depth(load, model_depth(config).sparse_places)
+    for (layer, ffn), own in loads.items():
+        kept = blocks.get(layer, {}).get(ffn, {})
         if "bias" not in kept:
-            return places[place]
-        bias = update_bias(
-            kept["bias"], loads[place], options.bias_update_rate, options.bias_update
-        )
-        return {**places[place], "ffn": {**kept, "bias": bias}}
-
-    return {**state, "blocks": {place: updated(place) for place in places}}
+            continue
+        bias = update_bias(kept["bias"], own, moe.bias_update_rate, moe.bias_update)
+        blocks[layer] = {**blocks[layer], ffn: {**kept, "bias": bias}}
+    return {**state, "blocks": blocks}

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from moe_jax.dispatch import DISPATCHERS
 from moe_jax.errors import UserError
 from moe_jax.layers import group_size
-from moe_jax.models import capacity_convention
+from moe_jax.models import capacity_convention, model_depth, stack_configs
 from moe_jax.routing import (
     ROUTERS,
     Mixing,
@@ -48,8 +48,12 @@ UNLEARNED = ("hash", "random", "random_routed")
 _OWN_LOSSES = frozenset(ROUTER_LOSSES) & {"load", "thresholds"}
 
 
-def check_sparse(config: ConfigDict) -> None:
-    """Checks groups, capacity, router, losses and causality.
+def check_sparse(config: ConfigDict, causal: bool = True) -> None:
+    """Checks groups, capacity, router, losses and causality of a stack of layers.
+
+    Args:
+      config: of a decoder, or one of `stack_configs`.
+      causal: of a decoder, which must not see what it predicts.
 
     Raises:
       UserError: one line with the field, its value and what would work.
@@ -73,15 +77,17 @@ def check_sparse(config: ConfigDict) -> None:
     _check_gates(config)
     _check_losses(config)
     _check_tasks(config)
-    _check_causality(config)
+    if causal:
+        _check_causality(config)
 
 
 def sparse_causality(config: ConfigDict) -> str:
-    """What sparse layers let leak: `causal`, `drops` or `future`.
+    """What a decoder's sparse layers let leak: `causal`, `drops` or `future`.
 
-    See `moe_jax.routing.causality`. A model without sparse layers is causal.
+    See `moe_jax.routing.causality`. A decoder without sparse layers is causal.
     """
-    if "moe" not in config.model.block_pattern:
+    config = stack_configs(config)["decoder"]
+    if not model_depth(config).num_sparse:
         return "causal"
     moe, router = config.moe, ROUTERS[config.moe.router]
     sees_document = moe.routing_unit == "sentence"
@@ -96,8 +102,8 @@ def sparse_causality(config: ConfigDict) -> str:
 
 
 def chooses_tokens(config: ConfigDict) -> bool:
-    """Whether experts choose tokens in evaluation, or mix them."""
-    if "moe" not in config.model.block_pattern:
+    """Whether a stack's experts choose tokens in evaluation, or mix them."""
+    if not model_depth(config).num_sparse:
         return False
     return _decision(config, train=False) is not Routing
 

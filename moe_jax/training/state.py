@@ -10,8 +10,7 @@ import optax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from moe_jax.layers import ROUTER_STATE
-from moe_jax.models import init_variables
-from moe_jax.models.decoder import DecoderLM
+from moe_jax.models import LanguageModel, init_variables
 from moe_jax.parallel import param_shardings, path_name, replicated
 
 
@@ -38,7 +37,7 @@ class TrainState:
 
 
 def init_state(
-    model: DecoderLM, optimizer: optax.GradientTransformation, seed: int
+    model: LanguageModel, optimizer: optax.GradientTransformation, seed: int
 ) -> TrainState:
     """The state before the first step."""
     params, router_state = init_variables(model, jax.random.key(seed))
@@ -47,7 +46,7 @@ def init_state(
 
 
 def abstract_state(
-    model: DecoderLM,
+    model: LanguageModel,
     optimizer: optax.GradientTransformation,
     mesh: Mesh | AbstractMesh,
     fsdp: str = "none",

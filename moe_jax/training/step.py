@@ -12,7 +12,7 @@ from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from moe_jax.layers import ROUTER_STATE
-from moe_jax.models.decoder import DecoderLM
+from moe_jax.models import LanguageModel
 from moe_jax.parallel import (
     batch_sharding,
     param_shardings,
@@ -33,7 +33,7 @@ EvalStep = Callable[[Mapping[str, Any], Batch], dict[str, Array]]
 
 def make_train_step(
     config: ConfigDict,
-    model: DecoderLM,
+    model: LanguageModel,
     optimizer: optax.GradientTransformation,
     abstract: TrainState,
     mesh: Mesh,
@@ -61,7 +61,7 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         metrics |= _gradient_norms(gradients)
         metrics["optimizer/learning_rate"] = schedule(state.step)
-        router_state = update_router_state(state.router_state, metrics, config.moe)
+        router_state = update_router_state(state.router_state, metrics, config)
         return TrainState(state.step + 1, params, opt_state, router_state), metrics
 
     where = shardings_of(abstract)
@@ -74,7 +74,7 @@ def make_train_step(
 
 
 def make_eval_step(
-    config: ConfigDict, model: DecoderLM, abstract: TrainState, mesh: Mesh
+    config: ConfigDict, model: LanguageModel, abstract: TrainState, mesh: Mesh
 ) -> EvalStep:
     """Returns the jitted `(params, batch) -> metrics`, at the eval capacity.
 
@@ -104,7 +104,7 @@ def make_eval_step(
 
 def _gradients(
     config: ConfigDict,
-    model: DecoderLM,
+    model: LanguageModel,
     state: TrainState,
     batch: Batch,
     key: Array,
@@ -152,6 +152,8 @@ def _gradient_norms(gradients: Any) -> dict[str, Array]:
     }
     for path, leaf in jax.tree_util.tree_flatten_with_path(gradients)[0]:
         names = path_name(path).split("/")
+        if "cross_attention" in names:
+            names.append("attention")
         part = next((part for part in parts if part in names), "other")
         parts[part].append(leaf)
     norms = {

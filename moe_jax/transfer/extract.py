@@ -16,14 +16,13 @@ from ml_collections import ConfigDict
 
 from moe_jax.errors import UserError
 from moe_jax.layers import ROUTER_STATE
-from moe_jax.models.decoder import from_depth
 from moe_jax.models.pattern import model_depth
 from moe_jax.models.replay import (
     RECORD,
-    sparse_places,
     with_recording,
     with_router,
 )
+from moe_jax.models.stack import from_depth
 from moe_jax.routing import router_options
 
 # Routers that choose by the logits alone, so that a task's embedding gives all of
@@ -35,7 +34,9 @@ _HOW = (
     f"{', '.join(CHOOSE_BY_LOGITS)}, or with moe.router='random_routed' or 'per_task'"
 )
 
-Indices = Mapping[str, Int[Array, "repeat kept"]]
+# By layer and name of the sparse layer in it.
+Place = tuple[str, str]
+Indices = Mapping[Place, Int[Array, "repeat kept"]]
 
 
 class _Cut(NamedTuple):
@@ -91,7 +92,12 @@ def extract_task(
     Source: Kudugunta et al. 2021, arXiv:2110.03742 (task-level routing, and
     extraction of a task's sub-network); Ren et al. 2023, arXiv:2303.10845 (domains).
     """
-    moe, places = config.moe, sparse_places(config)
+    moe, places = config.moe, model_depth(config).sparse_places
+    if config.model.architecture != "decoder":
+        raise UserError(
+            f"model.architecture={config.model.architecture!r}: a task is extracted "
+            "from a decoder-only model"
+        )
     if not places:
         raise UserError(
             f"model.block_pattern={config.model.block_pattern} has no sparse layer "
@@ -116,12 +122,13 @@ def extract_task(
 
     blocks, states = dict(params["blocks"]), dict(router_state.get("blocks", {}))
     for place in places:
-        ffn = _cut_layer(blocks[place]["ffn"], cut, place, row)
-        blocks[place] = {**blocks[place], "ffn": ffn}
-        if "bias" in states.get(place, {}).get("ffn", {}):
-            kept = dict(states[place]["ffn"])
+        layer, name = place
+        ffn = _cut_layer(blocks[layer][name], cut, place, row)
+        blocks[layer] = {**blocks[layer], name: ffn}
+        if "bias" in states.get(layer, {}).get(name, {}):
+            kept = dict(states[layer][name])
             kept["bias"] = _take(kept["bias"], cut.experts[place], axis=0)
-            states[place] = {**states[place], "ffn": kept}
+            states[layer] = {**states[layer], name: kept}
     state = {**router_state, "blocks": states} if states else {}
     return extracted, {**params, "blocks": blocks}, state
 
@@ -200,7 +207,7 @@ def _chosen(config: ConfigDict, params: Any, router_state: Any, task: int) -> In
     )[1]
     # In their old order, so that ties still go to the same expert.
     experts = jnp.sort(reports[RECORD][:, 0, 0], axis=-1)
-    return from_depth(experts, sparse_places(config))
+    return from_depth(experts, model_depth(config).sparse_places)
 
 
 def _domain(config: ConfigDict, task: int) -> _Cut:
@@ -247,11 +254,11 @@ def _check_task(task: int, count: int, field: str) -> None:
 def _everywhere(config: ConfigDict, indices: Int[Array, " kept"]) -> Indices:
     """The same indices in each layer."""
     alike = jnp.broadcast_to(indices, (model_depth(config).repeats, *indices.shape))
-    return dict.fromkeys(sparse_places(config), alike)
+    return dict.fromkeys(model_depth(config).sparse_places, alike)
 
 
 def _cut_layer(
-    ffn: Mapping[str, Any], cut: _Cut, place: str, row: int | None
+    ffn: Mapping[str, Any], cut: _Cut, place: Place, row: int | None
 ) -> dict[str, Any]:
     """The parameters of one place that stay; `row` of the tasks' embeddings."""
     experts, columns = cut.experts[place], cut.columns[place]

@@ -29,7 +29,8 @@ def test_the_description_is_of_the_model_that_is_trained():
     params = jax.jit(lambda key: init_params(model, key))(jax.random.key(0))
     assert described.parameters.total == sum(x.size for x in jax.tree.leaves(params))
     assert described.state_bytes["parameters"] == 4 * described.parameters.total
-    assert (described.train_capacity, described.eval_capacity) == (40, 64)
+    slots = described.slots["decoder"]
+    assert (slots["training"], slots["evaluation"]) == (40, 64)
     assert described.training_flops == described.flops.training * 16 * 256 * 500
 
 
@@ -51,7 +52,7 @@ def test_a_dense_model_has_no_slots():
     config = base.get_config()
     config.model.block_pattern = ("dense",)
     described = describe.describe(config)
-    assert described.train_capacity == described.tokens_per_group == 0
+    assert set(described.slots["decoder"].values()) == {0}
     assert described.parameters.active == described.parameters.total
 
 

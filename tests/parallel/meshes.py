@@ -87,13 +87,26 @@ def build(case: dict[str, Any]):
 
 def batch_of(config, seed: int = 0):
     """Rows of random tokens, some of them with padding behind."""
+    from moe_jax.models import stack_configs
+
+    batch = {}
+    for name, own in stack_configs(config).items():
+        prefix = "encoder_" if name == "encoder" else ""
+        side = _side(own.train.batch_size, own.data.sequence_length, seed)
+        batch |= {f"{prefix}{key}": value for key, value in side.items()}
+    return {
+        k: v for k, v in batch.items() if not k.endswith(("r_targets", "r_weights"))
+    }
+
+
+def _side(rows: int, length: int, seed: int):
     import numpy as np
 
     rng = np.random.default_rng(seed)
-    shape = (config.train.batch_size, config.data.sequence_length)
+    shape = (rows, length)
     tokens = rng.integers(1, 60, shape).astype(np.int32)
     segments = np.ones(shape, np.int32)
-    segments[::3, 11:] = 0
+    segments[::3, length * 11 // 16 :] = 0
     return {
         "tokens": tokens,
         "targets": np.roll(tokens, -1, axis=1),

@@ -14,24 +14,43 @@ def rotate(x, position, base):
     return np.concatenate([turned.real, turned.imag])
 
 
-def attend(query, key, value, segment_ids=None):
-    """Vaswani et al. 2017, equation 1, over earlier positions of the segment.
+def attend(
+    query,
+    key,
+    value,
+    segment_ids=None,
+    *,
+    key_segment_ids=None,
+    causal=True,
+    prefix=None,
+    bias=None,
+    scale=None,
+):
+    """Vaswani et al. 2017, equation 1, over the keys that a query sees.
 
-    query [B, L, H, W]; key and value [B, L, Hkv, W], each for H / Hkv heads.
+    query [B, L, H, W]; key and value [B, K, Hkv, W], each for H / Hkv heads; prefix
+    [B, K]: seen wherever it stands; bias [H, L, K].
     """
-    batch, length, heads, width = query.shape
+    if key_segment_ids is None:
+        key_segment_ids = segment_ids
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+
+    def sees(b, i, j):
+        same = segment_ids is None or segment_ids[b, i] == key_segment_ids[b, j]
+        known = prefix is not None and prefix[b, j]
+        return same and (not causal or j <= i or known)
+
+    batch, length, heads, _ = query.shape
     shared = heads // key.shape[2]
     out = np.zeros(query.shape)
     for b in range(batch):
         for i in range(length):
-            seen = [
-                j
-                for j in range(i + 1)
-                if segment_ids is None or segment_ids[b, i] == segment_ids[b, j]
-            ]
+            seen = [j for j in range(key.shape[1]) if sees(b, i, j)]
             for h in range(heads):
                 kv = h // shared
-                scores = [query[b, i, h] @ key[b, j, kv] / width**0.5 for j in seen]
+                scores = [query[b, i, h] @ key[b, j, kv] * scale for j in seen]
+                if bias is not None:
+                    scores += bias[h, i, seen]
                 for p, j in zip(softmax(np.array(scores)), seen, strict=True):
                     out[b, i, h] += p * value[b, j, kv]
     return out

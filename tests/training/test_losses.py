@@ -95,4 +95,5 @@ def test_token_losses_survive_large_logits():
 def test_an_empty_batch_divides_by_one():
     batch = {"weights": jnp.zeros((2, 3)), "segment_ids": jnp.zeros((2, 3), jnp.int32)}
     totals = batch_totals(batch, 1, mask_padding=True)
-    assert totals.targets == totals.tokens == 1
+    assert totals.targets == 1
+    assert totals.tokens == {"decoder": 1}

@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
     config.model = _model()
     config.moe = _moe()
     config.loss = _loss()
+    config.distill = _distill()
     config.optimizer = _optimizer()
     config.data = _data()
     config.train = _train()
@@ -157,6 +158,17 @@ def _loss() -> ConfigDict:
     loss.attention_z = 0.0  # weight of the same of attention's softmax, all layers
     loss.layer_reduction = "mean"  # mean, sum of router losses over MoE layers
     return loss
+
+
+def _distill() -> ConfigDict:
+    distill = ConfigDict()
+    distill.teacher = ""  # workdir of the run whose model teaches; "": none
+    distill.step = 0  # of its checkpoint; 0: the newest
+    # Share of the loss that is the cross entropy to the teacher's probabilities; the
+    # rest is that to the true tokens.
+    distill.soft_weight = 0.25
+    distill.temperature = 1.0  # divides both models' logits in the soft part
+    return distill
 
 
 def _optimizer() -> ConfigDict:

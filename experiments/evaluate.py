@@ -4,8 +4,9 @@
   python -m experiments.evaluate --workdir=runs/quickstart \\
       --config.moe.eval_capacity_factor=1.0
 
-The run's own config.json is the base of the overrides. Prints one JSON object;
-nothing is written. On several machines it is started like experiments.train.
+The run's own config.json is the base of the overrides. Prints one JSON object:
+losses on the held-out rows and, of a task, the scores of the answers that the model
+writes (exact match, accuracy, F1, ...). Nothing is written. On several machines it is started like experiments.train.
 """
 
 import json
@@ -17,6 +18,12 @@ from experiments import command, launch
 
 _WORKDIR = command.define_workdir("Folder of the run to evaluate, local or gs://.")
 _STEP = flags.DEFINE_integer("step", None, "Checkpoint to evaluate; none: the newest.")
+_MAX_EXAMPLES = flags.DEFINE_integer(
+    "max_examples",
+    200,
+    "Questions of each task to answer, the first ones; 0: all.",
+    lower_bound=0,
+)
 _PROCESSES = launch.define_flags()
 _CONFIG = command.define_run_config()
 
@@ -28,7 +35,7 @@ def main(argv: Sequence[str]) -> None:
 
     from moe_jax.training.evaluation import evaluate_run
 
-    results = evaluate_run(config, _WORKDIR.value, _STEP.value)
+    results = evaluate_run(config, _WORKDIR.value, _STEP.value, _MAX_EXAMPLES.value)
     if jax.process_index() == 0:
         print(json.dumps(results, indent=1))
 

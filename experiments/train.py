@@ -47,10 +47,15 @@ def main(argv: Sequence[str]) -> None:
 
     loss = summary.get("loss/cross_entropy")
     if loss is not None and jax.process_index() == 0:
+        bits = ""
+        if "gzip_bits_per_byte" in summary:  # of text, all of which is predicted
+            bits = (
+                f", {summary['loss/bits_per_byte']:.3f} bits per byte "
+                f"(gzip: {summary['gzip_bits_per_byte']:.3f})"
+            )
         print(
             f"{summary['status']} at step {summary['step']}: held-out loss {loss:.4f} "
-            f"nats per token, {summary['loss/bits_per_byte']:.3f} bits per byte "
-            f"(gzip: {summary['gzip_bits_per_byte']:.3f}); see {_WORKDIR.value}"
+            f"nats per token{bits}; see {_WORKDIR.value}"
         )
 
 

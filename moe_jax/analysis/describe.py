@@ -70,7 +70,10 @@ def vocab_size(config: ConfigDict) -> int:
     if config.model.vocab_size:
         return config.model.vocab_size
     data = config.data
-    if {part.data.source for part in mixture_parts(data)} & {"arrayrecord", "synthetic"}:
+    if {part.data.source for part in mixture_parts(data)} & {
+        "arrayrecord",
+        "synthetic",
+    }:
         # They bring their tokenizer along, and are cheap to open.
         return open_data(config).vocab_size
     tokenizer = open_tokenizer(data.tokenizer, data.tokenizer_path)

@@ -154,8 +154,9 @@ def _draw_load(figure: Figure, lines: Lines, summary: dict[str, Any]) -> None:
             rasterized=True,
         )
         axes.grid(False)
-        title = f"sparse layer {layer + 1}"
-        axes.set_title(title, fontsize=10.5, fontweight="normal", pad=6)
+        axes.set_title(
+            _layer_name(layer, lines[-1]), fontsize=10.5, fontweight="normal", pad=6
+        )
         plotting.step_axis(axes, int(steps[-1]), max_ticks=7 - columns)
         axes.yaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     figure.supxlabel("training step", fontsize=10.5)
@@ -164,6 +165,16 @@ def _draw_load(figure: Figure, lines: Lines, summary: dict[str, Any]) -> None:
         "Load of the experts in training", x=0.01, ha="left", fontsize=12, weight="bold"
     )
     _load_bar(figure, image, grid)
+
+
+def _layer_name(layer: int, line: dict[str, Any]) -> str:
+    """Of a sparse layer; an encoder's come before the decoder's."""
+    of_encoder = len(line.get(f"encoder/{_LOAD}", ()))
+    if not of_encoder and f"decoder/{_LOAD}" not in line:
+        return f"sparse layer {layer + 1}"
+    if layer < of_encoder:
+        return f"encoder, sparse layer {layer + 1}"
+    return f"decoder, sparse layer {layer + 1 - of_encoder}"
 
 
 def _load_bar(figure: Figure, image: Any, grid: np.ndarray) -> None:

@@ -56,8 +56,11 @@ def continue_rows(
     if not isinstance(model, EncoderDecoderLM):
         room += prompts.shape[1]
     cache = empty_cache(config, prompts.shape[0], room)
-    write = functools.partial(_write, model, max_tokens, sees_prompt, temperature == 0)
-    return jax.jit(write)(
+    return _write(
+        model,
+        max_tokens,
+        sees_prompt,
+        temperature == 0,
         variables,
         cache,
         prompts,
@@ -69,6 +72,7 @@ def continue_rows(
     )
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _write(
     model: LanguageModel,
     max_tokens: int,
@@ -83,7 +87,7 @@ def _write(
     key: PRNGKeyArray,
     temperature: Float[Array, ""],
 ) -> Int[Array, "batch max_tokens"]:
-    """`continue_rows`, to be compiled."""
+    """`continue_rows`, compiled once for a model and its shapes."""
     router_key, key = jax.random.split(key)
 
     def call(method: Any, *args: Any, **named: Any) -> Any:

@@ -96,6 +96,7 @@ _AT_LEAST = {
     "optimizer.warmup_steps": 0,
     "optimizer.decay_steps": 1,
     "data.sequence_length": 2,
+    "distill.step": 0,
     "train.num_steps": 1,
     "train.batch_size": 1,
     "train.accumulation_steps": 1,
@@ -116,6 +117,7 @@ _POSITIVE = (
     "moe.train_capacity_factor",
     "moe.eval_capacity_factor",
     "optimizer.learning_rate",
+    "distill.temperature",
     "mesh.exchange_factor",
 )
 
@@ -170,6 +172,8 @@ def check_config(config: ConfigDict) -> None:
     for field in _RATES:
         if not 0 <= field_value(config, field) < 1:
             _refuse(config, field, "must be at least 0 and below 1")
+    if not 0 <= config.distill.soft_weight <= 1:
+        _refuse(config, "distill.soft_weight", "must be at least 0 and at most 1")
     _check_attention(config)
     _check_batches(config)
     _check_schedule(config)

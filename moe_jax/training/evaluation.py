@@ -6,11 +6,13 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from etils import epath
 from ml_collections import ConfigDict
 
 from moe_jax.data import EvalSet
 from moe_jax.routing import max_violation
+from moe_jax.training.answers import score_tasks
 from moe_jax.training.experiment import Experiment
 from moe_jax.training.step import EvalStep
 from moe_jax.training.trained import load_trained
@@ -47,7 +49,10 @@ def evaluate(
 
 
 def evaluate_run(
-    config: ConfigDict, workdir: epath.PathLike, step: int | None
+    config: ConfigDict,
+    workdir: epath.PathLike,
+    step: int | None,
+    max_examples: int = 200,
 ) -> dict[str, Any]:
     """Evaluates a checkpoint of a run, under a config that may differ from its own.
 
@@ -55,10 +60,11 @@ def evaluate_run(
       config: the run's config, perhaps with overrides.
       workdir: the run's folder; nothing is written to it.
       step: of the checkpoint; None: the newest undamaged one.
+      max_examples: see `answers.score_tasks`; only in a single process.
 
     Returns:
       `step`, `data_fingerprint`, and for each held-out set the result of `evaluate` and gzip's bits
-      per byte on the same bytes.
+      per byte on the same bytes, and the scores of its task.
 
     Raises:
       UserError: there is no such checkpoint, or it does not fit `config`.
@@ -69,6 +75,11 @@ def evaluate_run(
     for label, values in results.items():
         if eval_sets[label].num_bytes:
             values["gzip_bits_per_byte"] = eval_sets[label].gzip_bits_per_byte
+    if trained.data.tasks and jax.process_count() > 1:
+        logging.warning("answers are written in a single process only")
+    elif trained.data.tasks:
+        for label, scores in score_tasks(config, trained, max_examples).items():
+            results[label] |= scores
     fingerprint = trained.data.fingerprint
     return {"step": trained.step, "data_fingerprint": fingerprint, **results}
 

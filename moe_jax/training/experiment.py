@@ -16,6 +16,7 @@ from moe_jax.models import LanguageModel, abstract_params, build_model
 from moe_jax.parallel import batch_sharding, make_mesh, param_axes, processes
 from moe_jax.training import step as steps
 from moe_jax.training.checks import check_mesh
+from moe_jax.training.losses import Teacher
 from moe_jax.training.optimizers import make_optimizer
 from moe_jax.training.state import (
     TrainState,
@@ -50,10 +51,10 @@ class Experiment:
         )
         return jax.jit(create, out_shardings=shardings_of(self.abstract))()
 
-    def train_step(self) -> steps.TrainStep:
-        """The jitted train step."""
+    def train_step(self, teacher: Teacher | None = None) -> steps.TrainStep:
+        """The jitted train step; `teacher`: see `step.make_train_step`."""
         return steps.make_train_step(
-            self.config, self.model, self.optimizer, self.abstract, self.mesh
+            self.config, self.model, self.optimizer, self.abstract, self.mesh, teacher
         )
 
     def eval_step(self) -> steps.EvalStep:

@@ -32,9 +32,11 @@ from moe_jax.training.evaluation import evaluate, held_out_loss
 from moe_jax.training.experiment import Experiment, build_experiment
 from moe_jax.training.initialize import check_slots, check_source, initial_state
 from moe_jax.training.interrupt import StopRequest
+from moe_jax.training.losses import Teacher
 from moe_jax.training.progress import Progress
 from moe_jax.training.sparse_checks import LEAKS, sparse_causality
 from moe_jax.training.state import TrainState
+from moe_jax.training.teacher import load_teacher
 from moe_jax.training.throughput import Throughput, peak_memory, step_memory
 from moe_jax.training.workdir import open_workdir, shared_fields
 from moe_jax.training.writers import MetricWriter, read_summary
@@ -78,6 +80,7 @@ def train(
     experiment = build_experiment(config, data.vocab_size)
     check_source(config)
     check_slots(experiment)
+    lesson = load_teacher(config, data.vocab_size, experiment.mesh)
     alike = [shared_fields(config), data.fingerprint]
     processes.check_alike(alike, "flags or data")
     resumes = open_workdir(config, workdir, data.fingerprint, data.description)
@@ -98,14 +101,16 @@ def train(
         if resumes:
             logging.warning("resuming %s after step %d", workdir, start)
         with contextlib.ExitStack() as stack:
-            loop = TrainingLoop(experiment, data, workdir, checkpoints, start, stack)
+            loop = TrainingLoop(
+                experiment, data, workdir, checkpoints, start, stack, lesson
+            )
             return loop.run(state, profile)
 
 
 class TrainingLoop:
     """One start of a run: from step `start` to the end, or to a signal.
 
-    Enters on `stack` what must be closed: signal handlers, writers, the display.
+    `lesson`: a teacher and its variables; None: there is none. Enters on `stack` what must be closed: signal handlers, writers, the display.
     """
 
     def __init__(
@@ -116,11 +121,14 @@ class TrainingLoop:
         checkpoints: Checkpoints,
         start: int,
         stack: contextlib.ExitStack,
+        lesson: tuple[Teacher, Any] | None = None,
     ):
         self._experiment, self._data, self._workdir = experiment, data, workdir
         self._checkpoints, self._done = checkpoints, start
         self._began = time.monotonic()
         self._config = experiment.config
+        self._teacher = lesson[0] if lesson else None
+        self._taught_by = lesson[1:] if lesson else ()
         self._eval_step = experiment.eval_step()
         self._parameters = count_parameters(experiment.abstract.params, self._config)
         self._flops = count_flops(experiment.abstract.params, self._config)
@@ -162,8 +170,12 @@ class TrainingLoop:
         """Compiles the train step, opens the data, and starts the clock."""
         self._progress.message("compiling the train step")
         self._step = (
-            self._experiment.train_step()
-            .lower(self._experiment.abstract, self._experiment.abstract_batch())
+            self._experiment.train_step(self._teacher)
+            .lower(
+                self._experiment.abstract,
+                self._experiment.abstract_batch(),
+                *self._taught_by,
+            )
             .compile()
         )
         self._step_memory = step_memory(self._step)  # tens of milliseconds: once
@@ -189,7 +201,7 @@ class TrainingLoop:
                 jax.profiler.start_trace(str(self._workdir / "profile"))
                 traces = True
             batch = self._experiment.put_train(self._throughput.fetch(self._batches))
-            state, metrics = self._step(state, batch)
+            state, metrics = self._step(state, batch, *self._taught_by)
             if pending:
                 self._report(*pending)
             pending = (step, metrics)

@@ -7,6 +7,7 @@ groups is averaged over microbatches, which hold equally many groups; over the
 `global` scope it is the mean of the microbatches' own values.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -75,6 +76,28 @@ class Totals(NamedTuple):
     mask_padding: bool
 
 
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """A model that teaches another by its probabilities (distillation).
+
+        L = (1 - w) CE(true token) + w t^2 CE(softmax(taught / t), softmax(logits / t))
+
+    It computes in evaluation mode, at its own capacity for that.
+
+    Attributes:
+      model: the teacher, which takes the student's batches.
+      soft_weight: w.
+      temperature: t.
+
+    Source: Hinton et al. 2015, arXiv:1503.02531; Fedus et al. 2021,
+    arXiv:2101.03961, section 4.2 (w = 0.25).
+    """
+
+    model: LanguageModel
+    soft_weight: float
+    temperature: float
+
+
 def batch_totals(batch: Batch, microbatches: int, mask_padding: bool) -> Totals:
     """Counts a whole batch; at least 1 each, so that an empty one gives 0."""
     tokens = _routed_tokens(batch, mask_padding)
@@ -105,6 +128,23 @@ def token_losses(
     return log_partition - chosen, log_partition**2
 
 
+def soft_cross_entropy(
+    logits: Float[Array, "batch length vocab"],
+    taught: Float[Array, "batch length vocab"],
+    temperature: float,
+) -> Float[Array, "batch length"]:
+    """t^2 times the cross entropy to the teacher's probabilities, in nats.
+
+    Args:
+      logits: of the student.
+      taught: of the teacher; no gradient reaches it.
+      temperature: t.
+    """
+    wanted = jax.nn.softmax(jax.lax.stop_gradient(taught) / temperature, axis=-1)
+    found = jax.nn.log_softmax(logits / temperature, axis=-1)
+    return -(temperature**2) * (wanted * found).sum(axis=-1)
+
+
 def microbatch_loss(
     params: Any,
     batch: Batch,
@@ -115,6 +155,8 @@ def microbatch_loss(
     train: bool,
     rngs: Mapping[str, Array],
     router_state: Any = _NO_STATE,
+    teacher: Teacher | None = None,
+    taught_by: Any = None,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
     """Contribution of one microbatch to the loss and the metrics of its batch.
 
@@ -127,19 +169,14 @@ def microbatch_loss(
       train: training or evaluation.
       rngs: keys for `router` and, in training, `dropout`.
       router_state: what routers keep beside the parameters.
+      teacher: whose probabilities the model learns, too; None: there is none.
+      taught_by: the teacher's variables.
 
     Returns:
       `loss/total` and a dict of metrics, each to be summed over microbatches.
     """
-    logits, reports = model.apply(
-        {"params": params, ROUTER_STATE: router_state},
-        batch["tokens"],
-        batch["segment_ids"],
-        batch["positions"],
-        train=train,
-        rngs=rngs,
-        **{name: batch[name] for name in _BY_NAME if name in batch},
-    )
+    variables = {"params": params, ROUTER_STATE: router_state}
+    logits, reports = _apply(model, variables, batch, train, rngs)
     cross_entropy, squared = token_losses(logits, batch["targets"])
     per_target = batch["weights"] / totals.targets
     metrics = {
@@ -147,11 +184,37 @@ def microbatch_loss(
         "loss/lm_z": (squared * per_target).sum(),
         **_router_reports(reports, batch, totals, weights.layer_reduction),
     }
-    total = metrics["loss/cross_entropy"] + weights.lm_z * metrics["loss/lm_z"]
+    total = metrics["loss/cross_entropy"]
+    if teacher is not None:
+        taught, _ = _apply(teacher.model, taught_by, batch, False, rngs)
+        soft = soft_cross_entropy(logits, taught, teacher.temperature)
+        metrics["loss/soft"] = (soft * per_target).sum()
+        total = (1 - teacher.soft_weight) * total
+        total += teacher.soft_weight * metrics["loss/soft"]
+    total += weights.lm_z * metrics["loss/lm_z"]
     for name in (*ROUTER_LOSSES, "attention_z"):
         if f"loss/{name}" in metrics:
             total += weights[name] * metrics[f"loss/{name}"]
     return total, {"loss/total": total, **metrics}
+
+
+def _apply(
+    model: LanguageModel,
+    variables: Any,
+    batch: Batch,
+    train: bool,
+    rngs: Mapping[str, Array],
+) -> tuple[Array, Mapping[str, Any]]:
+    """Logits and reports of a batch."""
+    return model.apply(
+        variables,
+        batch["tokens"],
+        batch["segment_ids"],
+        batch["positions"],
+        train=train,
+        rngs=rngs,
+        **{name: batch[name] for name in _BY_NAME if name in batch},
+    )
 
 
 def _router_reports(
@@ -160,7 +223,8 @@ def _router_reports(
     """Reduces the layers' reports over layers, and weighs them.
 
     Losses follow `layer_reduction`, metrics are means over layers; what is no
-    scalar, such as the load of each expert, is kept by layer. With an encoder,
+    scalar, such as the load of each expert, is kept by layer, the encoder's first
+    (left out where its experts are not as many as the decoder's). With an encoder,
     `encoder/...` and `decoder/...` hold each one's own, too.
     """
     apart = reports.keys() == {"encoder", "decoder"}
@@ -170,6 +234,8 @@ def _router_reports(
     reduced = {}
 
     def reduce(name: str, by_layer: Array) -> Array:
+        if by_layer.ndim > 1:
+            return by_layer
         summed = name.startswith("loss/") and layer_reduction == "sum"
         return by_layer.sum() if summed else by_layer.mean()
 
@@ -177,13 +243,10 @@ def _router_reports(
         share = tokens[stack] / totals.tokens[stack]
         for name, by_layer in own.items():
             value = by_layer * (1 / totals.microbatches if name in _POOLED else share)
-            if value.ndim == 1:
-                everywhere.setdefault(name, []).append(value)
-            elif not apart:
-                reduced[name] = value
+            everywhere.setdefault(name, []).append(value)
             if apart:
-                kept = reduce(name, value) if value.ndim == 1 else value
-                reduced[f"{stack}/{name}"] = kept
+                reduced[f"{stack}/{name}"] = reduce(name, value)
     for name, values in everywhere.items():
-        reduced[name] = reduce(name, jnp.concatenate(values))
+        if len({value.shape[1:] for value in values}) == 1:
+            reduced[name] = reduce(name, jnp.concatenate(values))
     return reduced

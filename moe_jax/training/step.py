@@ -19,7 +19,7 @@ from moe_jax.parallel import (
     path_name,
     replicated,
 )
-from moe_jax.training.losses import Batch, batch_totals, microbatch_loss
+from moe_jax.training.losses import Batch, Teacher, batch_totals, microbatch_loss
 from moe_jax.training.optimizers import make_schedule
 from moe_jax.training.router_state import update_router_state
 from moe_jax.training.state import TrainState, shardings_of
@@ -27,7 +27,8 @@ from moe_jax.training.state import TrainState, shardings_of
 # Of a router that draws in evaluation, too: the same draws every time.
 EVAL_SEED = 0
 
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, Array]]]
+# The state, a batch, and the variables of the teacher, where there is one.
+TrainStep = Callable[..., tuple[TrainState, dict[str, Array]]]
 EvalStep = Callable[[Mapping[str, Any], Batch], dict[str, Array]]
 
 
@@ -37,8 +38,11 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     abstract: TrainState,
     mesh: Mesh,
+    teacher: Teacher | None = None,
 ) -> TrainStep:
     """Returns the jitted `(state, batch) -> (state, metrics)`; donates the state.
+
+    With a teacher `(state, batch, its variables) -> ...`.
 
     Random numbers come from `fold_in(seed, step)` and the microbatch's index.
 
@@ -48,14 +52,25 @@ def make_train_step(
       optimizer: from `make_optimizer`.
       abstract: the state's shapes and shardings.
       mesh: the device mesh.
+      teacher: see `losses.Teacher`; None: there is none.
     """
     schedule = make_schedule(config)
     # Summed over devices in the parts in which the optimizer takes them.
     stored = param_shardings(abstract.params, mesh, config.mesh.fsdp != "none")
 
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+    def step(
+        state: TrainState, batch: Batch, taught_by: Any = None
+    ) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-        gradients, metrics = _gradients(config, model, state, batch, key, mesh)
+        loss = functools.partial(
+            microbatch_loss,
+            model=model,
+            weights=config.loss,
+            router_state=state.router_state,
+            teacher=teacher,
+            taught_by=taught_by,
+        )
+        gradients, metrics = _gradients(config, loss, state.params, batch, key, mesh)
         gradients = jax.lax.with_sharding_constraint(gradients, stored)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -67,7 +82,8 @@ def make_train_step(
     where = shardings_of(abstract)
     return jax.jit(
         step,
-        in_shardings=(where, batch_sharding(mesh)),
+        in_shardings=(where, batch_sharding(mesh))
+        + (() if teacher is None else (None,)),
         out_shardings=(where, replicated(mesh)),
         donate_argnums=0,
     )
@@ -104,8 +120,8 @@ def make_eval_step(
 
 def _gradients(
     config: ConfigDict,
-    model: LanguageModel,
-    state: TrainState,
+    loss: Callable[..., Any],
+    params: Any,
     batch: Batch,
     key: Array,
     mesh: Mesh,
@@ -113,18 +129,12 @@ def _gradients(
     """Gradient and metrics of the whole batch, a microbatch at a time."""
     count = config.train.accumulation_steps
     totals = batch_totals(batch, count, config.moe.mask_padding)
-    loss = functools.partial(
-        microbatch_loss,
-        model=model,
-        weights=config.loss,
-        router_state=state.router_state,
-    )
 
     def contribution(index: Array, microbatch: Batch) -> tuple[Any, dict[str, Array]]:
         router, dropout = jax.random.split(jax.random.fold_in(key, index))
         rngs = {"router": router, "dropout": dropout}
         grad = jax.grad(loss, has_aux=True)
-        return grad(state.params, microbatch, totals, train=True, rngs=rngs)
+        return grad(params, microbatch, totals, train=True, rngs=rngs)
 
     if count == 1:
         return contribution(jnp.zeros((), jnp.int32), batch)

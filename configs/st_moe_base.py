@@ -15,7 +15,7 @@ Here: 700,641,024 parameters, 177 GFLOPs forward for a sequence by `describe`. T
 has a kernel of its own. Experts have no bias; the multiplicative one of the paper's
 Table 17 is `--config.moe.expert_bias=multiplicative`. Data as in configs/t5_base.py.
 
-Hardware: 16 chips for the mesh axis expert, or a multiple with data. Loss and speed:
+Hardware: 16 chips for the mesh axis expert, or up to 64 with data. Loss and speed:
 unmeasured.
 """
 

@@ -17,7 +17,7 @@ additional dense layers have its parameters. One table serves as embedding and h
 Dense-L's count needs (see configs/st_moe_dense_l.py). A dense model of the same FLOPs
 and the same layers is `--twin=active_flops`.
 
-Hardware: 32 chips for the mesh axis expert, or a multiple with data. Loss and speed:
+Hardware: 32 chips for the mesh axis expert, or up to 128 with data. Loss and speed:
 unmeasured.
 """
 

@@ -21,8 +21,8 @@ The experts are Table 9's, GEGLU of hidden width 2048. The released models have 
 rows of the encoder; the decoder's are 16 rows, too. Capacity is Mesh-TensorFlow's,
 rounded down. Data as in configs/t5_base.py.
 
-Hardware: 32 chips, or a power of two up to 128, for the mesh axis expert. Loss and
-speed: unmeasured.
+Hardware: 32 chips for the mesh axis expert; 64 with train.accumulation_steps=2, 128 with
+1, for a chip's microbatch is at least a group of 16 rows. Loss and speed: unmeasured.
 """
 
 from ml_collections import ConfigDict

@@ -15,8 +15,8 @@ released models have ReLU of 4096, 26.3 B with everything: `--config.model.activ
 relu --config.model.d_ff=4096 --config.moe.d_ff=4096`. 491 GFLOPs by `describe`, 433
 without the router by the convention that configs/t5_base.py states.
 
-Hardware: 64 chips, or a power of two up to 128, for the mesh axis expert. Loss and
-speed: unmeasured.
+Hardware: 64 chips for the mesh axis expert, or 128 with train.accumulation_steps=2. Loss
+and speed: unmeasured.
 """
 
 from ml_collections import ConfigDict

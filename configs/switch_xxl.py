@@ -14,8 +14,8 @@ Published: 395 B parameters, 6.3 TFLOPs forward for a sequence, negative log per
 394,675,073,024 parameters; 6.97 TFLOPs by `describe`, 6.26 without the router by the
 convention that configs/t5_base.py states.
 
-Hardware: 128 chips, or 256, for the mesh axes data and expert. Loss and speed:
-unmeasured.
+Hardware: 128 chips for the mesh axis expert, or 256 with train.accumulation_steps=1. Loss
+and speed: unmeasured.
 """
 
 from ml_collections import ConfigDict

@@ -6,6 +6,7 @@ what is printed, and its docstring tells what holds where that cannot be met.
 
 import functools
 import importlib
+import json
 import math
 import pathlib
 import re
@@ -22,7 +23,10 @@ from moe_jax.analysis.sharding import describe_sharding
 from moe_jax.data.shapes import batch_spec
 from moe_jax.models import abstract_params, build_model, head_dim, stack_configs
 from moe_jax.training.checks import check_config
+from moe_jax.training.loop import train
 from moe_jax.training.optimizers import make_schedule
+from moe_jax.training.writers import read_metrics
+from tests.training import tiny
 
 DOC = pathlib.Path(base.__file__).parents[1] / "docs" / "presets.md"
 
@@ -213,11 +217,9 @@ def test_the_twin_of_a_switch_model_is_the_t5_of_its_table(name):
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_described_costs_of_a_config_are_those_in_its_docstring(name):
-    described, text = description_of(name), " ".join(doc_of(name).split())
-    assert f"{described.parameters.total:,} parameters" in text
-    flops = float(f"{described.flops_per_row:.3g}")
-    number = f"{flops / 1e12:#.3g} TFLOPs" if flops >= 1e12 else f"{flops / 1e9:.0f} G"
-    assert re.search(rf"\b{re.escape(number)}", text), number
+    text = " ".join(doc_of(name).split())
+    assert f"{description_of(name).parameters.total:,} parameters" in text
+    assert re.search(rf"\b{re.escape(flops_text(name))}", text)
 
 
 @pytest.mark.parametrize("name", [n for n in PUBLISHED if n != "gshard_600b"])
@@ -276,6 +278,29 @@ def test_a_published_config_runs_on_the_slice_that_it_names(name):
     assert sharding.device_bytes["total"] + gradients < TPU_CHIPS[generation].hbm_bytes
 
 
+@pytest.mark.parametrize(
+    ("name", "devices", "changes"),
+    [
+        ("switch_base", 64, {"mesh.expert": 64, "train.accumulation_steps": 2}),
+        ("switch_base", 128, {"mesh.expert": 128, "train.accumulation_steps": 1}),
+        ("switch_large", 128, {"mesh.expert": 128, "train.accumulation_steps": 2}),
+        ("switch_xxl", 256, {"train.accumulation_steps": 1}),
+        ("st_moe_base", 64, {}),
+        ("st_moe_l", 128, {}),
+        ("st_moe_32b", 256, {"train.accumulation_steps": 1}),
+        ("gshard_600b", 1024, {"mesh.expert": 1024}),
+    ],
+)
+def test_a_published_config_runs_on_the_larger_slices_that_it_speaks_of(
+    name, devices, changes
+):
+    config = config_of(name, **changes)
+    parameters = describe_sharding(config, devices).device_bytes["parameters"]
+    even = 4 * description_of(name).parameters.total / devices
+    assert even < parameters < 1.2 * even
+    assert str(devices) in doc_of(name).partition("Hardware:")[2]
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_model_traces_at_full_size(name):
     config = config_of(name)
@@ -303,10 +328,64 @@ def test_a_published_model_traces_at_full_size(name):
             assert load.shape == (sparse, own.moe.num_experts)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["t5_base", "switch_c", "st_moe_l", "gshard_600b"])
+def test_a_narrowed_preset_trains_and_routes_where_it_is_sparse(name, tmp_path):
+    config = config_of(name)
+    rows = 2
+    narrow = {
+        "model.num_layers": len(config.model.block_pattern),
+        "model.encoder_layers": len(config.model.block_pattern),
+        "model.d_model": 32,
+        "model.d_ff": 48,
+        "model.num_heads": 2,
+        "model.num_kv_heads": 2,
+        "model.head_dim": 16,
+        "model.vocab_size": 0,
+        "moe.num_experts": 4,
+        "moe.d_ff": 48,
+        "data.sequence_length": 64,
+        "data.target_length": 32,
+        "data.cache_dir": str(tmp_path / "cache"),
+        "moe.group_size": rows * 32,
+        "train.num_steps": 12,
+        "train.log_interval": 1,
+        "train.batch_size": rows * config.train.accumulation_steps,
+        "train.eval_batch_size": rows,
+        "train.eval_batches": 1,
+        "mesh.expert": 1,
+        "mesh.model": 1,
+    }
+    text = tiny.write_text(tmp_path)
+    if config.data.source == "task":
+        narrow["data.path"] = str(tmp_path / "pairs.jsonl")
+        lines = text.read_text().splitlines()
+        pairs = [json.dumps({"input": x[:40], "target": x[:20]}) for x in lines]
+        (tmp_path / "pairs.jsonl").write_text("\n".join(pairs))
+    else:
+        narrow |= {"data.source": "text", "data.path": str(text)}
+    config.update_from_flattened_dict(narrow)
+    if config.moe.encoder:
+        config.moe.encoder.group_size = rows * 64
+    train(config, tmp_path / "run")
+    lines = [x for x in read_metrics(tmp_path / "run") if x["split"] == "train"]
+    assert [line["step"] for line in lines] == list(range(1, 13))
+    assert lines[-1]["loss/cross_entropy"] < lines[0]["loss/cross_entropy"]
+    routed = any(key.endswith("router/dropped") for key in lines[0])
+    assert routed == (name not in DENSE)
+
+
+def flops_text(name):
+    """As in docs/presets.md and the docstrings, to three digits."""
+    flops = float(f"{description_of(name).flops_per_row:.3g}")
+    return f"{flops / 1e12:#.3g} T" if flops >= 1e12 else f"{flops / 1e9:.0f} G"
+
+
 def test_the_table_of_presets_says_what_is_described():
-    rows = re.findall(
-        r"^\| \[(\w+)\]\(.*?\) \| [^|]* \| ([\d,]+) \|", DOC.read_text(), re.MULTILINE
-    )
-    assert [name for name, _ in rows] == list(PUBLISHED)
-    for name, parameters in rows:
+    rows = [line.split(" | ") for line in DOC.read_text().splitlines() if "](" in line]
+    table = {row[0][3:].partition("]")[0]: row for row in rows if row[0][:3] == "| ["}
+    assert list(table) == list(PUBLISHED)
+    for name, (_, _, parameters, _, flops, topology, *_) in table.items():
         assert parameters == f"{description_of(name).parameters.total:,}"
+        assert flops == flops_text(name)
+        assert f"--topology={topology}\n" in doc_of(name)

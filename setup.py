@@ -1,4 +1,4 @@
-"""Installs moe_jax: `pip install -e .`, with extras test, cuda, tpu."""
+"""Installs moe_jax: `pip install -e .`, with with extras for devices, tests and more."""
 
 from setuptools import find_packages, setup
 
@@ -35,6 +35,9 @@ setup(
     extras_require={
         "cuda": ["jax[cuda13]"],
         "tpu": ["jax[tpu]"],
+        "interop": ["safetensors"],
+        # Other libraries' models, which tests compare with.
+        "oracle": ["safetensors", "torch==2.13.0", "transformers>=5"],
         "test": [
             "beartype",
             "hypothesis",

@@ -31,7 +31,9 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
     for name in (_CONFIG,):
         if not (folder / name).is_file():
-            raise UserError(f"{folder} has no {name}: it is no saved Hugging Face model")
+            raise UserError(
+                f"{folder} has no {name}: it is no saved Hugging Face model"
+            )
     config = json.loads((folder / _CONFIG).read_text())
     if (folder / _INDEX).is_file():
         index = json.loads((folder / _INDEX).read_text())

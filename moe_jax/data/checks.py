@@ -5,6 +5,7 @@ from ml_collections import ConfigDict
 from moe_jax.data.denoisers import denoisers_of
 from moe_jax.data.row_objectives import check_sentinels
 from moe_jax.data.shapes import makes_pairs, row_tokens, sources_of
+from moe_jax.data.synthetic.fields import check_synthetic
 from moe_jax.errors import UserError
 
 OBJECTIVES = ("causal", "prefix_lm", "span_corruption", "ul2")
@@ -62,6 +63,8 @@ def _check_sources(config: ConfigDict) -> None:
             "data.mixture: a 'synthetic' source is a mixture of domains by itself, with "
             "ids of its own; use it alone, as data.source"
         )
+    if "synthetic" in sources:
+        check_synthetic(data.synthetic)
     if data.objective != "causal":
         return
     others = sorted(sources - {"task"})

@@ -240,6 +240,9 @@ def _data() -> ConfigDict:
     data.denoisers = ()
     data.task = ""  # source "task": a name of moe_jax.data.tasks
     data.train_examples = 0  # source "task": use so many; 0: all
+    # source "task": sentinels behind each input and before each target, as in span
+    # corruption (ST-MoE, Table 7).
+    data.task_sentinels = 0
     data.synthetic = _synthetic()
     data.cache_dir = ""  # prepared data; "": ~/.cache/moe_jax
     return data

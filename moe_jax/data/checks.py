@@ -41,7 +41,7 @@ def check_data(config: ConfigDict) -> None:
 
 
 def _check_numbers(data: ConfigDict) -> None:
-    for name in ("target_length", "num_sentinels", "train_examples"):
+    for name in ("target_length", "num_sentinels", "train_examples", "task_sentinels"):
         if data[name] < 0:
             raise UserError(f"data.{name}={data[name]} is negative")
     if not 0 < data.noise_density < 1:

@@ -109,7 +109,7 @@ def open_data(config: ConfigDict) -> Data:
     tokenizer = _tokenizer(data, opened)
     ids = extra_ids(data, tokenizer)
     rows = [
-        _naming(part, _rows_of, part, source, config, tokenizer, cache)
+        _naming(part, _rows_of, part, source, config, tokenizer, ids, cache)
         for part, source in zip(parts, opened, strict=True)
     ]
     objectives = [
@@ -162,12 +162,24 @@ def _open_part(part: Part, config: ConfigDict, cache: Path) -> _Opened:
 
 
 def _rows_of(
-    part: Part, source: _Opened, config: ConfigDict, tokenizer: Tokenizer, cache: Path
+    part: Part,
+    source: _Opened,
+    config: ConfigDict,
+    tokenizer: Tokenizer,
+    ids: ExtraIds,
+    cache: Path,
 ) -> RowsOf:
     if isinstance(source, SyntheticRows):
         return source
     if isinstance(source, Examples):
-        return task_rows(source, tokenizer, *task_lengths(config), cache)
+        wanted = config.data.task_sentinels
+        if wanted > len(ids.sentinels):
+            raise UserError(
+                f"data.task_sentinels={wanted}: there are {len(ids.sentinels)} "
+                f"sentinels; data.num_sentinels={wanted} would work"
+            )
+        sentinels = ids.sentinels[:wanted].tolist()
+        return task_rows(source, tokenizer, *task_lengths(config), cache, sentinels)
     # BOS and EOS are no part of the text that spans are cut from.
     words_only = makes_pairs(config)
     return packed_rows(source, tokenizer, row_tokens(config), cache, words_only)

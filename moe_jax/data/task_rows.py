@@ -36,6 +36,7 @@ class TaskRows(PackedRows):
     Attributes:
       input_length: I.
       target_length: T.
+      sentinels: ids behind each input and before each target.
       statistics: for each split, `examples`, `bytes` (of text, both sides),
         `tokens` (both sides, EOS included), `target_tokens`, `cut_inputs` and
         `cut_targets` (examples cut on that side), `rows` and `fingerprint` (SHA-256
@@ -43,11 +44,17 @@ class TaskRows(PackedRows):
     """
 
     def __init__(
-        self, folder: Path, examples: Examples, input_length: int, target_length: int
+        self,
+        folder: Path,
+        examples: Examples,
+        input_length: int,
+        target_length: int,
+        sentinels: Sequence[int] = (),
     ):
         super().__init__(folder)
         self.input_length = input_length
         self.target_length = target_length
+        self.sentinels = tuple(sentinels)
         self._examples = examples
 
     def eval_examples(
@@ -120,7 +127,7 @@ def task_rows(
         (partial / "manifest.json").write_text(json.dumps(manifest, indent=2))
 
     build_once(folder, build)
-    return TaskRows(folder, examples, input_length, target_length)
+    return TaskRows(folder, examples, input_length, target_length, sentinels)
 
 
 class _Ids(NamedTuple):

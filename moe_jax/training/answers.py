@@ -72,7 +72,8 @@ def write_answers(
             prompts = np.zeros((size, room), np.int32)
             lengths = np.ones(size, np.int32)
             for i, example in enumerate(batch):
-                ids = [*data.encode(example.input)[: room - 1], end]
+                ids = data.encode(example.input)[: room - len(rows.sentinels) - 1]
+                ids = [*ids, *rows.sentinels, end]
                 prompts[i, : len(ids)], lengths[i] = ids, len(ids)
             written = continue_rows(
                 config,
@@ -86,8 +87,8 @@ def write_answers(
                 key=jax.random.key(0),
             )
             for row in np.asarray(written)[: len(batch)].tolist():
-                answers.append(
-                    data.decode(row[: row.index(end)] if end in row else row)
-                )
+                text = row[: row.index(end)] if end in row else row
+                text = [token for token in text if token not in rows.sentinels]
+                answers.append(data.decode(text))
             report(len(answers), f"{len(answers):,} answers")
     return answers

@@ -116,6 +116,25 @@ def test_a_file_of_questions_becomes_rows_and_is_kept_to_be_asked(
     assert counts["train"]["examples"] + counts["validation"]["examples"] == 60
 
 
+def test_sentinels_of_a_task_stand_between_input_and_target(config, tmp_path):
+    lines = [{"input": f"q {i}", "target": f"a {i}"} for i in range(60)]
+    path = tmp_path / "questions.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines)))
+    config = asked(config, "encoder_decoder", "causal")
+    config.data.source, config.data.task = "task", "jsonl"
+    config.data.path, config.data.target_length = str(path), 16
+    config.data.task_sentinels = 2
+    data = open_data(config)
+    (batch,) = batches(data, count=1)
+    (row,) = [batch["encoder_tokens"][0][batch["encoder_segment_ids"][0] == 1]]
+    assert data.decode(row[:-1].tolist()).endswith("<extra_id_0><extra_id_1>")
+    target = batch["targets"][0][batch["segment_ids"][0] == 1]
+    assert data.decode(target.tolist()).startswith("<extra_id_0><extra_id_1>a ")
+    config.data.num_sentinels = 1
+    with pytest.raises(UserError, match=r"task_sentinels=2: there are 1 sentinels"):
+        open_data(config)
+
+
 def test_synthetic_rows_bring_their_own_vocabulary_and_domains(config):
     config.data.source, config.data.path = "synthetic", ""
     data = open_data(config)

@@ -119,7 +119,9 @@ def test_tokens_one_by_one_with_a_cache_equal_the_whole_sequence():
         own = x[np.arange(BATCH), at][:, None]
         out, cache = extend(own, at[:, None].astype(np.int32), cache)
         parts[np.arange(BATCH), at] = out[:, 0]
-    np.testing.assert_allclose(parts[0, : LENGTH - 1], whole[0, : LENGTH - 1], atol=1e-5)
+    np.testing.assert_allclose(
+        parts[0, : LENGTH - 1], whole[0, : LENGTH - 1], atol=1e-5
+    )
     np.testing.assert_allclose(parts[1, 1:], whole[1, 1:], atol=1e-5)
 
 

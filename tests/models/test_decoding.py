@@ -48,7 +48,7 @@ def built(name):
 
 @functools.cache
 def full_forward(name):
-    config, model, variables = built(name)
+    _, model, variables = built(name)
 
     @jax.jit
     def logits(tokens, segment_ids, positions, given):
@@ -61,7 +61,6 @@ def full_forward(name):
 
 def token_after(name, row, written):
     """The likeliest token, and its lead, from the whole text of one row at once."""
-    config, _, _ = built(name)
     prompt, given = PROMPTS[row, : LENGTHS[row]], {}
     length = PROMPTS.shape[1] + NEW
     text = [*prompt, *written]

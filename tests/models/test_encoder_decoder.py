@@ -56,7 +56,7 @@ def pair_batch(config, seed=0):
 @functools.cache
 def sensitivity(of):
     """Whether output i depends on input j, [rows, i, j], from embeddings."""
-    config, model, params = built()
+    config, _, params = built()
     batch = pair_batch(config)
     tokens = batch["encoder_tokens" if of == "encoder" else "tokens"]
     table = params["embed"]["embedding"]

@@ -8,12 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from ml_collections import ConfigDict
 
+from moe_jax.data.pairs import START_ID
+from moe_jax.data.shapes import makes_pairs
 from moe_jax.models.build import LanguageModel, empty_cache
 from moe_jax.models.encoder_decoder import EncoderDecoderLM
 from moe_jax.models.stack import Cache
-
-# What a decoder of its own sees before its first token.
-START_ID = 0
 
 
 def continue_rows(
@@ -50,8 +49,7 @@ def continue_rows(
     Returns:
       The tokens, `end_id` from a row's end on.
     """
-    # Of a prefix LM the prompt is the prefix, which all of it sees.
-    sees_prompt = config.data.objective != "causal" or config.data.source == "task"
+    sees_prompt = makes_pairs(config)  # it is the prefix, which all of it sees
     room = max_tokens
     if not isinstance(model, EncoderDecoderLM):
         room += prompts.shape[1]

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from moe_jax.data.pairs import START_ID
 from moe_jax.models import build_model, init_params
-from moe_jax.models.decoding import START_ID, continue_rows
+from moe_jax.models.decoding import continue_rows
 from tests.models.tiny import AMPLE, VOCABULARY, tiny_config
 
 PROMPTS = np.array([[5, 9, 3, 30, 8], [7, 11, 0, 0, 0]], np.int32)

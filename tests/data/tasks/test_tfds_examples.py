@@ -53,5 +53,5 @@ def test_a_dataset_or_a_split_that_is_not_there_is_told(folder, changes, reason)
 
 def test_a_split_without_labels_is_told(folder):
     opened = examples(folder, validation_split="test")
-    with pytest.raises(UserError, match="'test' of glue/cola/2.0.0 has no labels"):
+    with pytest.raises(UserError, match=r"'test' of glue/cola/2\.0\.0 has no labels"):
         list(opened.examples("validation"))

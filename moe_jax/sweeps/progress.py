@@ -19,7 +19,7 @@ def duration(seconds: float) -> str:
 
 
 class SweepProgress:
-    """Follows the runs of a sweep one after another.
+    """Follows the runs of a sweep, one after another or several at a time.
 
     The time left assumes that the steps to come take as long as those done so
     far in this session.
@@ -27,12 +27,12 @@ class SweepProgress:
 
     def __init__(self, runs: list[Run], console: Console):
         """Args: the runs that are to be trained, and where to write."""
-        self._runs = runs
+        self._num_runs = len(runs)
         self._console = console
-        self._steps_left = sum(run.config.train.num_steps for run in runs)
+        self._steps_left = sum(run.num_steps for run in runs)
         self._steps_done = 0  # in this session
-        self._index = 0
-        self._step = 0  # of the present run
+        self._numbers: dict[str, int] = {}  # of the runs that began, by key
+        self._steps: dict[str, int] = {}  # of the present runs
         self._started = time.monotonic()
         self._bar = progress.Progress(
             progress.TextColumn("{task.description}"),
@@ -60,41 +60,45 @@ class SweepProgress:
 
     def begin(self, run: Run) -> None:
         """A run starts, or goes on from its last step."""
-        self._index += 1
-        self._step = run.last_step()
-        self._steps_left -= self._step
-        where = f"[{self._index}/{len(self._runs)}] {run.name}"
-        self._bar.update(self._task, description=where, advance=self._step)
+        self._numbers[run.key] = len(self._numbers) + 1
+        step = self._steps[run.key] = run.last_step()
+        self._steps_left -= step
+        where = self._where(run)
+        self._bar.update(self._task, description=where, advance=step)
         if not self._console.is_terminal:
-            resumed = f" from step {self._step}" if self._step else ""
+            resumed = f" from step {step}" if step else ""
             self.say(f"{where}: started{resumed}")
 
     def update(self, run: Run, step: int) -> None:
-        """The present run has reached `step`."""
+        """A present run has reached `step`."""
         # A restart goes back to its checkpoint; only what is new counts.
-        new = max(0, step - self._step)
-        self._step = max(step, self._step)
+        new = max(0, step - self._steps[run.key])
+        self._steps[run.key] += new
         self._steps_done += new
         self._steps_left -= new
         self._bar.update(
             self._task,
             advance=new,
-            step=f"{self._step}/{run.config.train.num_steps}",
+            description=self._where(run),
+            step=f"{self._steps[run.key]}/{run.num_steps}",
             left=self.left(),
         )
 
     def end(self, run: Run, message: str, finished: bool, details: str = "") -> None:
-        """The present run ended; `message` says how, `details` on lines of its own."""
-        last = run.config.train.num_steps
+        """A present run ended; `message` says how, `details` on lines of its own."""
         if finished:
-            self.update(run, last)
+            self.update(run, run.num_steps)
         else:  # what it did not do is not done later either
-            self._steps_left -= last - self._step
-            self._bar.update(self._task, advance=last - self._step)
-        left = f"; {self.left()}" if self._index < len(self._runs) else ""
-        self.say(f"[{self._index}/{len(self._runs)}] {run.name}: {message}{left}")
+            missing = run.num_steps - self._steps[run.key]
+            self._steps_left -= missing
+            self._bar.update(self._task, advance=missing)
+        left = f"; {self.left()}" if len(self._numbers) < self._num_runs else ""
+        self.say(f"{self._where(run)}: {message}{left}")
         if details:
             self.say(details)
+
+    def _where(self, run: Run) -> str:
+        return f"[{self._numbers[run.key]}/{self._num_runs}] {run.name}"
 
     def say(self, line: str) -> None:
         """Writes a line above the bar."""

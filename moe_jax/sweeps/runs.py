@@ -34,6 +34,10 @@ class Run:
       config: complete.
       key: see `keys.run_key`.
       workdir: the run's own folder; sweeps of one workdir share it by key.
+      parents: runs that must be finished first, because this one starts from them or
+        learns from them.
+      evaluates: the run whose checkpoint is evaluated under `config`, instead of
+        training one; it is among the parents. None: this run trains.
     """
 
     arm: str
@@ -41,11 +45,18 @@ class Run:
     config: ConfigDict
     key: str
     workdir: epath.Path
+    parents: tuple["Run", ...] = ()
+    evaluates: "Run | None" = None
 
     @property
     def name(self) -> str:
         """For people."""
         return f"{self.arm} seed {self.seed}"
+
+    @property
+    def num_steps(self) -> int:
+        """Steps that it trains; 0 of an evaluation."""
+        return 0 if self.evaluates else self.config.train.num_steps
 
     def summary(self) -> dict[str, Any] | None:
         """The run's summary.json; None before the run ended for the first time."""

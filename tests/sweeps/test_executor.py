@@ -1,13 +1,14 @@
 """Runs that finish, fail, stop and go on, with a stand-in for training."""
 
+import dataclasses
 import signal
 import subprocess
 import sys
 import threading
 import time
 
-from moe_jax.sweeps import execute
-from moe_jax.sweeps.executor import log_tail
+from moe_jax.sweeps import execute, executor
+from moe_jax.sweeps.executor import command_line, log_tail
 
 
 def run(bench, runs):
@@ -81,3 +82,58 @@ def test_planning_and_running_take_no_accelerator():
         [sys.executable, "-c", code], capture_output=True, text=True
     )
     assert result.stdout.strip() == "False", result.stderr
+
+
+def test_runs_side_by_side_are_all_trained_on_their_own_cores(bench):
+    runs = bench.plan(num_seeds=2, a=16, b=17)
+    done = execute(
+        runs,
+        bench.root,
+        train_command=bench.train_command,
+        console=bench.console,
+        parallel=2,
+    )
+    assert sorted(outcome.run.key for outcome in done.outcomes) == sorted(
+        run.key for run in runs
+    )
+    assert {outcome.status for outcome in done.outcomes} == {"finished"}
+
+
+def test_a_run_waits_for_its_parent_and_is_left_out_without_it(bench):
+    child, parent, orphan, bad = bench.plan(a=16, b=17, c=18, d=13)
+    runs = [
+        dataclasses.replace(child, parents=(parent,)),
+        dataclasses.replace(orphan, parents=(bad,)),
+        parent,
+        bad,
+    ]
+    done = run(bench, runs)
+    ended = [(outcome.run.arm, outcome.status) for outcome in done.outcomes]
+    assert ended == [("b", "finished"), ("a", "finished"), ("d", "failed")]
+
+
+def test_no_run_starts_that_would_end_after_the_deadline(bench, monkeypatch):
+    monkeypatch.setattr(
+        executor, "_expected_seconds", lambda run, outcomes: 600 * len(outcomes)
+    )
+    runs = bench.plan(num_seeds=3, a=16)
+    first = execute(
+        runs,
+        bench.root,
+        train_command=bench.train_command,
+        console=bench.console,
+        deadline=time.monotonic() + 300,
+    )
+    assert len(first.outcomes) == 1  # nothing is known of the first one
+    assert not first.interrupted
+    assert len(run(bench, runs).outcomes) == 2
+
+
+def test_an_evaluation_is_given_its_runs_folder_and_its_own(bench):
+    parent, child = bench.plan(a=16, b=17)
+    child = dataclasses.replace(child, evaluates=parent, parents=(parent,))
+    command = command_line(child, bench.root)
+    assert "experiments.evaluate" in command
+    assert f"--workdir={parent.workdir}" in command
+    assert f"--output={child.workdir}" in command
+    assert child.num_steps == 0

@@ -112,3 +112,13 @@ def test_the_filter_searches_arm_names(bench):
         select(runs, "tall")
     with pytest.raises(UserError, match="no regular expression"):
         select(runs, "(")
+
+
+def test_the_key_knows_a_parent_by_its_key_not_by_its_folder():
+    here, there = changed(), changed()
+    here.init_from, there.init_from = "/here/run", "/there/run"
+    parents = {"init_from": "abc"}
+    key = keys.run_key(here, "f", parents)
+    assert key == keys.run_key(there, "f", parents)
+    assert key != keys.run_key(here, "f", {"init_from": "abd"})
+    assert key != keys.run_key(changed(), "f")

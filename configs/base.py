@@ -51,7 +51,9 @@ def _model() -> ConfigDict:
     model.head_dim = 0  # width of one head; 0: d_model / num_heads
     # One kind per layer, repeated with depth: "dense", "moe", "dense:N" for a dense
     # FFN of hidden width N, or several with a "+" between: "moe+dense" has a dense
-    # FFN after its sparse one, with a norm and a residual of its own.
+    # FFN after its sparse one, with a norm and a residual of its own. "moe_attention+"
+    # before all of them, as in "moe_attention+dense", makes the layer's attention to
+    # its own sequence sparse: one sparse layer for queries, one for keys and values.
     model.block_pattern = ("dense", "moe")
     # Dense layers before the repeated pattern: "dense" or "dense:N".
     model.leading_layers = ()
@@ -91,6 +93,10 @@ def _moe() -> ConfigDict:
     moe.num_selected_experts = 1  # K
     moe.num_shared_experts = 0  # visited by every token, beside the K
     moe.d_ff = 512  # F of one expert
+    # Experts of sparse attention: linear (maps without hidden activations, which thus
+    # have neither expert_bias nor expert_dropout, and start like dense projections, by
+    # model.init_scale), ffn (as in sparse FFNs).
+    moe.attention_experts = "linear"
     moe.router = "switch"  # a name of moe_jax.routing.ROUTERS
     moe.router_options = ConfigDict()  # keyword arguments of that router
     moe.router_net = "linear"  # linear, mlp, cosine

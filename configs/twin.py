@@ -2,8 +2,8 @@
 
 A comparison of a sparse model with a dense one is only as good as the dense
 one's size. ``dense_twin`` replaces every sparse layer by a dense FFN at the
-same place of the block pattern, so that both models share every other tensor,
-its initial value and every batch of a seed.
+same place of the block pattern, and sparse attention by dense, so that both models
+share every other tensor, its initial value and every batch of a seed.
 """
 
 from ml_collections import ConfigDict
@@ -15,6 +15,9 @@ def dense_twin(
     config: ConfigDict, match: str = "active_flops", count_padding: bool = False
 ) -> ConfigDict:
     """Returns a copy of `config` whose sparse layers are dense FFNs.
+
+    Sparse attention becomes dense attention, whatever `match` is: it has the FLOPs
+    and the parameters of one linear expert, and thus matches K = 1 of these alone.
 
     Args:
       config: any experiment config.
@@ -72,8 +75,9 @@ def twin_of(config: ConfigDict, width: int) -> ConfigDict:
 
 
 def twin_pattern(block_pattern: tuple[str, ...], width: int) -> tuple[str, ...]:
-    """The block pattern with every sparse layer replaced by `dense:width`."""
+    """The block pattern with dense attention, and `dense:width` for sparse FFNs."""
+    kinds = (kind.removeprefix("moe_attention+") for kind in block_pattern)
     return tuple(
         "+".join(f"dense:{width}" if ffn == "moe" else ffn for ffn in kind.split("+"))
-        for kind in block_pattern
+        for kind in kinds
     )

@@ -212,7 +212,7 @@ def tokens_per_row(config: ConfigDict) -> int:
 
 
 def num_moe_layers(config: ConfigDict) -> int:
-    """Sparse layers in the whole depth."""
+    """Sparse layers in the whole depth; an attention has two or none."""
     return sum(model_depth(own).num_sparse for own in stack_configs(config).values())
 
 
@@ -245,11 +245,18 @@ def _slots_per_token(config: ConfigDict) -> float:
 
 
 def _dispatch_combine(config: ConfigDict) -> int:
-    """`GSEC,GSD->EGCD` and back: 2 * 2 * E * C * D per token and sparse layer."""
+    """`GSEC,GSD->EGCD` and back: 2 * E * C * D each, per token and sparse layer.
+
+    The way back of an attention's is as wide as what it makes.
+    """
     if config.moe.dispatcher != "einsum":
         return 0
+    model, depth = config.model, model_depth(config)
+    head, width = head_dim(config), model.d_model
+    made = {"query": model.num_heads * head, "key_value": 2 * model.num_kv_heads * head}
+    moved = sum(width + made.get(place[-1], width) for place in depth.sparse_places)
     slots = config.moe.num_experts * capacity(config, train=True)
-    return 4 * model_depth(config).num_sparse * slots * config.model.d_model
+    return 2 * depth.repeats * slots * moved
 
 
 def tree_bytes(tree: Any) -> int:

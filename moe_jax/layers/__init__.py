@@ -2,7 +2,7 @@
 
 from moe_jax.layers.activations import ACTIVATIONS, activate, is_gated
 from moe_jax.layers.attention import IMPLEMENTATIONS, Attention, attend
-from moe_jax.layers.experts import EXPERT_BIASES, ExpertBank
+from moe_jax.layers.experts import EXPERT_BIASES, EXPERT_KINDS, ExpertBank
 from moe_jax.layers.ffn import DenseFFN
 from moe_jax.layers.grouping import group_size
 from moe_jax.layers.moe import ROUTER_STATE, ROUTING_UNITS, MoELayer
@@ -12,6 +12,7 @@ from moe_jax.layers.router import JITTER_TARGETS, NETS
 __all__ = [
     "ACTIVATIONS",
     "EXPERT_BIASES",
+    "EXPERT_KINDS",
     "IMPLEMENTATIONS",
     "JITTER_TARGETS",
     "NETS",

@@ -1,11 +1,13 @@
 """Grouped-query attention: of a sequence to itself, or to an encoder's."""
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.core import FrozenDict
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
@@ -47,6 +49,22 @@ class KeyValue(NamedTuple):
 
     key: Float[Array, "batch key kv_heads width"]
     value: Float[Array, "batch key kv_heads width"]
+
+
+class Attended(NamedTuple):
+    """What an attention returns.
+
+    Attributes:
+      out: the output.
+      log_partition: of each query's softmax; see `attend`.
+      known: the keys and values.
+      reports: losses and metrics of `query` and `key_value`, if these are sparse.
+    """
+
+    out: Float[Array, "batch length embed"]
+    log_partition: Float[Array, "batch length heads"] | None
+    known: KeyValue
+    reports: Mapping[str, Mapping[str, Array]]
 
 
 def attend(
@@ -183,6 +201,11 @@ def _mask(
 class Attention(nn.Module):
     """Multi-head attention with grouped key-value heads and its four projections.
 
+    With experts it has two sparse layers: `query` makes each token's queries, and
+    `key_value` its keys and values, both with one decision of their own. A token that
+    one of them drops has the query 0, by which all keys that it sees are alike, or
+    the key and the value 0 (Fedus et al. 2021, arXiv:2101.03961, appendix A).
+
     Attributes:
       num_heads: query heads.
       num_kv_heads: key and value heads; divides `num_heads`.
@@ -193,6 +216,8 @@ class Attention(nn.Module):
         queries' initial kernel by head_dim, as in T5.
       implementation: see `attend`.
       init_scale: variance of a kernel times its fan-in.
+      make_experts: builds a sparse layer, given `d_out`, `out_scale` and `name` (see
+        `MoELayer`), for attention of a sequence to itself; None: all is dense.
       dtype: compute dtype; parameters are float32.
     """
 
@@ -204,6 +229,7 @@ class Attention(nn.Module):
     scaled: bool = True
     implementation: str = "auto"
     init_scale: float = 1.0
+    make_experts: Callable[..., nn.Module] | None = None
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -215,11 +241,8 @@ class Attention(nn.Module):
         *,
         source: Float[Array, "batch key embed"] | None = None,
         cache: KeyValue | None = None,
-    ) -> tuple[
-        Float[Array, "batch length embed"],
-        Float[Array, "batch length heads"] | None,
-        KeyValue | None,
-    ]:
+        told: Mapping[str, Any] = FrozenDict(),
+    ) -> Attended:
         """Attends from `x` to itself, or to something else.
 
         Args:
@@ -231,16 +254,15 @@ class Attention(nn.Module):
             if this is no causal attention.
           cache: keys and values of earlier features by position, to which those of
             `x` are added; of an attention that is not causal, all there are.
-
-        Returns:
-          The output, the log-partitions (see `attend`), and the keys and values.
+          told: what sparse layers are told of the tokens: arguments of `MoELayer`.
         """
-        query_scale = 1.0 if self.scaled else 1 / self.head_dim
-        query = self._project("query", self.num_heads, query_scale)(x)
+        query, reports = self._queries(x, told)
         if self.rope_base is not None:
             query = rotate(query, positions, self.rope_base)
         if cache is None or self.causal:
-            known = self._keys_and_values(x if source is None else source, positions)
+            source = x if source is None else source
+            known, more = self._keys_and_values(source, positions, told)
+            reports |= more
         else:
             known = cache
         if cache is not None and self.causal:
@@ -268,13 +290,40 @@ class Attention(nn.Module):
             kernel_init=fan_in_normal(self.init_scale),
             name="out",
         )(mixed)
-        return out, log_partition, known
+        return Attended(out, log_partition, known, reports)
 
-    def _keys_and_values(self, source: Array, positions: Array) -> KeyValue:
-        key = self._project("key", self.num_kv_heads)(source)
+    def _queries(
+        self, x: Array, told: Mapping[str, Any]
+    ) -> tuple[Array, dict[str, Mapping[str, Array]]]:
+        """The queries, and what a sparse layer reports of them."""
+        heads, scale = self.num_heads, 1.0 if self.scaled else 1 / self.head_dim
+        if self.make_experts is None:
+            return self._project("query", heads, scale)(x), {}
+        out, reports = self._routed("query", heads, scale)(x, **told)
+        return out.reshape(*x.shape[:2], heads, self.head_dim), {"query": reports}
+
+    def _keys_and_values(
+        self, source: Array, positions: Array, told: Mapping[str, Any]
+    ) -> tuple[KeyValue, dict[str, Mapping[str, Array]]]:
+        """The keys and values, and what a sparse layer reports of them."""
+        heads, reports = self.num_kv_heads, {}
+        if self.make_experts is None:
+            key = self._project("key", heads)(source)
+            value = self._project("value", heads)(source)
+        else:
+            out, own = self._routed("key_value", 2 * heads)(source, **told)
+            reports["key_value"] = own
+            # A head's key and value stand side by side, so that a device with some
+            # of the columns has whole heads.
+            both = out.reshape(*source.shape[:2], heads, 2, self.head_dim)
+            key, value = both[..., 0, :], both[..., 1, :]
         if self.rope_base is not None:
             key = rotate(key, positions, self.rope_base)
-        return KeyValue(key, self._project("value", self.num_kv_heads)(source))
+        return KeyValue(key, value), reports
+
+    def _routed(self, name: str, heads: int, scale: float = 1.0) -> nn.Module:
+        width = heads * self.head_dim
+        return self.make_experts(d_out=width, out_scale=scale, name=name)
 
     def _project(self, name: str, heads: int, scale: float = 1.0) -> nn.DenseGeneral:
         return nn.DenseGeneral(

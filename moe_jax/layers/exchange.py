@@ -4,7 +4,8 @@ On a mesh each device dispatches its own groups. Buffers of slots cross to the
 experts' devices in one all-to-all and come back in another; dropless rows do so in
 bounded buffers, or all tokens are gathered where that moves less. Each device holds
 its part of the experts and of their hidden width; what the parts of the hidden width
-add is summed once, over tokens.
+add is summed once, over tokens. Of linear experts it holds its part of the columns,
+and nothing needs summing.
 
 Axes: G groups, S tokens per group, N entries of a group, E experts, C capacity, D
 width, R expert shards, P rows of a buffer.
@@ -44,7 +45,7 @@ def exchange(
     *,
     key: PRNGKeyArray | None = None,
     layout: Layout | None = None,
-) -> Float[Array, "group token embed"]:
+) -> Float[Array, "group token out"]:
     """Sends tokens to their experts, and returns what each token gets back.
 
     Args:
@@ -65,6 +66,7 @@ def exchange(
         for name in experts.kernels
     }
     groups = PartitionSpec(GROUP_AXES)
+    columns = PartitionSpec(GROUP_AXES, None, "model")
 
     def on_each_device(experts, decided, tokens, keys):
         experts = _put_together(experts, kernels, layout)
@@ -72,6 +74,8 @@ def exchange(
             lambda x: varying(x, groups, layout.mesh), (decided, tokens)
         )
         mixed = _between_devices(move, experts, decided, tokens, keys, layout)
+        if experts.linear:
+            return mixed
         mixed = jax.lax.psum(mixed, "model")
         named = layout.size("model") > 1
         return checkpoint_name(mixed, EXCHANGED) if named else mixed
@@ -86,7 +90,7 @@ def exchange(
             groups,
             by_slot,
         ),
-        out_specs=groups,
+        out_specs=columns if experts.linear else groups,
     )(experts, decided, tokens, keys)
 
 

@@ -1,4 +1,4 @@
-"""The expert bank: E feed-forward networks over their own rows."""
+"""The expert bank: E networks, or E linear maps, over their own rows."""
 
 import dataclasses
 import functools
@@ -18,6 +18,7 @@ from moe_jax.layers.activations import activate, is_gated
 from moe_jax.layers.initializers import expert_fan_in_normal
 
 EXPERT_BIASES = ("none", "additive", "multiplicative")
+EXPERT_KINDS = ("ffn", "linear")
 
 Project = Callable[[Array, Array], Array]
 
@@ -28,10 +29,11 @@ class Experts:
     """What `apply_experts` computes with: kernels, and how they are used.
 
     Attributes:
-      kernels: `wi` [E, D, F], `wo` [E, F, D] and, for gated activations, `wg`
-        [E, D, F]; with a bias, `bias` [E, F]. On a mesh a device has its part of E,
-        and of F.
-      d_ff: F of the whole network.
+      kernels: `wi` [E, D, F], `wo` [E, F, O] and, for gated activations, `wg`
+        [E, D, F]; with a bias, `bias` [E, F]. Of linear experts `kernel` [E, D, O]
+        alone. On a mesh a device has its part of E, and of F, or of O if linear.
+      d_ff: F of the whole network. This and what follows, to `dropout`, concern
+        hidden activations, which linear experts have not.
       activation: relu, gelu, swiglu or geglu.
       bias: what `bias` does to the hidden activations: `none`; `additive`, h + b;
         `multiplicative`, h * b (Zoph et al. 2022, arXiv:2202.08906, appendix).
@@ -49,17 +51,26 @@ class Experts:
     grouped_matmul: str = dataclasses.field(metadata={"static": True})
     dtype: DTypeLike = dataclasses.field(metadata={"static": True})
 
+    @property
+    def linear(self) -> bool:
+        """Whether they are linear maps."""
+        return "kernel" in self.kernels
+
 
 class ExpertBank(nn.Module):
     """The parameters of E experts.
 
-    Parameters: `wi` [E, D, F], `wo` [E, F, D] and, for gated activations, `wg`
+    Parameters: `wi` [E, D, F], `wo` [E, F, O] and, for gated activations, `wg`
     [E, D, F]; with a bias on the hidden activations `bias` [E, F], 0 or 1 at first.
-    What an additive one puts into an empty slot is combined with nothing.
+    What an additive one puts into an empty slot is combined with nothing. Linear
+    experts have `kernel` [E, D, O] alone.
 
     Attributes:
       num_experts: E.
+      kind: `ffn` or `linear`.
+      d_out: O; 0: D.
       init_scale: variance of a kernel times its fan-in.
+      out_scale: factor on that of `wo` or `kernel`.
       d_ff, activation, bias, dropout, grouped_matmul, dtype: see `Experts`;
         parameters are float32.
     """
@@ -67,24 +78,36 @@ class ExpertBank(nn.Module):
     num_experts: int
     d_ff: int
     activation: str
+    kind: str = "ffn"
+    d_out: int = 0
     bias: str = "none"
     dropout: float = 0.0
     init_scale: float = 0.1
+    out_scale: float = 1.0
     grouped_matmul: str = "auto"
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, d_model: int) -> Experts:
         """Returns the experts, for features of width `d_model`."""
-        shapes = {"wi": (d_model, self.d_ff), "wo": (self.d_ff, d_model)}
-        if is_gated(self.activation):
-            shapes["wg"] = shapes["wi"]
+        d_out, linear = self.d_out or d_model, self.kind == "linear"
+        if linear:
+            shapes = {"kernel": (d_model, d_out)}
+        else:
+            shapes = {"wi": (d_model, self.d_ff), "wo": (self.d_ff, d_out)}
+            if is_gated(self.activation):
+                shapes["wg"] = shapes["wi"]
         init = expert_fan_in_normal(self.init_scale)
+        last = expert_fan_in_normal(self.init_scale * self.out_scale)
         kernels = {
-            name: self.param(name, init, (self.num_experts, *shape))
+            name: self.param(
+                name,
+                last if name in ("wo", "kernel") else init,
+                (self.num_experts, *shape),
+            )
             for name, shape in shapes.items()
         }
-        if self.bias != "none":
+        if self.bias != "none" and not linear:
             start = nn.initializers.constant(float(self.bias == "multiplicative"))
             shape = (self.num_experts, self.d_ff)
             kernels["bias"] = self.param("bias", start, shape)
@@ -103,7 +126,7 @@ def apply_experts(
     experts: Experts,
     inputs: Float[Array, "expert group slot embed"] | Grouped,
     keys: UInt32[Array, "*axes word"] | None = None,
-) -> Float[Array, "expert group slot embed"] | Grouped:
+) -> Float[Array, "expert group slot out"] | Grouped:
     """Runs each expert's network on its rows; the answer is of the kind of the input.
 
     Args:
@@ -147,8 +170,8 @@ def _network(
     kernels: Mapping[str, Array],
     rows: Float[Array, "*rows embed"],
     keys: UInt32[Array, "*axes word"] | None,
-) -> Float[Array, "*rows embed"]:
-    """The feed-forward network of one expert, or of all with their own rows.
+) -> Float[Array, "*rows out"]:
+    """The network of one expert, or of all with their own rows.
 
     Args:
       experts: how it computes.
@@ -159,6 +182,8 @@ def _network(
       keys: of dropout; None: none.
     """
     kernels = {name: kernel.astype(experts.dtype) for name, kernel in kernels.items()}
+    if experts.linear:
+        return project(rows, kernels["kernel"])
     hidden = project(rows, kernels["wi"])
     gated = is_gated(experts.activation)
     gate = project(rows, kernels["wg"]) if gated else None

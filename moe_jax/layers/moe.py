@@ -21,7 +21,7 @@ from moe_jax.dispatch.regroup import limit_rows
 from moe_jax.errors import UserError, check_choice
 from moe_jax.layers.activations import ACTIVATIONS
 from moe_jax.layers.exchange import exchange
-from moe_jax.layers.experts import ExpertBank
+from moe_jax.layers.experts import EXPERT_KINDS, ExpertBank
 from moe_jax.layers.ffn import DenseFFN
 from moe_jax.layers.grouping import group_size
 from moe_jax.layers.router import RouterNet
@@ -38,7 +38,7 @@ _SHARED = frozenset({"bias", "thresholds", "salt"})
 
 
 class MoELayer(nn.Module):
-    """A mixture-of-experts feed-forward layer with static capacity buffers.
+    """A mixture-of-experts layer with static capacity buffers.
 
     Needs nothing of this package's model or training loop. Parameters: `router`
     (see `RouterNet`), `experts` (see `ExpertBank`) and, with shared experts,
@@ -48,6 +48,8 @@ class MoELayer(nn.Module):
     Attributes:
       num_experts: E.
       d_ff: F, hidden width of one expert.
+      expert_kind: `ffn`; `linear`: D to `d_out`, without hidden activations.
+      d_out: width of the output, where no expert is shared; 0: D.
       num_selected_experts: K.
       num_shared_experts: experts that every token visits, as one FFN of that
         many times F (Dai et al. 2024, arXiv:2401.06066).
@@ -75,6 +77,7 @@ class MoELayer(nn.Module):
       activation: relu, gelu, swiglu or geglu.
       expert_dropout: rate on the experts' hidden activations.
       init_scale: variance of an expert's kernel times its fan-in.
+      out_scale: factor on that of the kernel to the output.
       expert_bias: `none`, `additive` or `multiplicative`; see `Experts`.
       router_dtype: of the router's logits and softmax.
       record_experts: also report each token's experts, -1 for a choice given up,
@@ -86,6 +89,8 @@ class MoELayer(nn.Module):
 
     num_experts: int
     d_ff: int
+    expert_kind: str = "ffn"
+    d_out: int = 0
     num_selected_experts: int = 1
     num_shared_experts: int = 0
     router: str = "switch"
@@ -119,6 +124,7 @@ class MoELayer(nn.Module):
     activation: str = "gelu"
     expert_dropout: float = 0.0
     init_scale: float = 0.1
+    out_scale: float = 1.0
     expert_bias: str = "none"
     router_dtype: DTypeLike = jnp.float32
     record_experts: bool = False
@@ -135,7 +141,7 @@ class MoELayer(nn.Module):
         token_ids: Int[Array, "batch length"] | None = None,
         segment_ids: Int[Array, "batch length"] | None = None,
         task_ids: Int[Array, "batch length"] | None = None,
-    ) -> tuple[Float[Array, "batch length embed"], dict[str, Array]]:
+    ) -> tuple[Float[Array, "batch length out"], dict[str, Array]]:
         """Applies the layer.
 
         Args:
@@ -182,7 +188,7 @@ class MoELayer(nn.Module):
         with jax.named_scope("router"):
             logits, decision, assignments = self._route(seen, given, train)
         mixed = self._exchange(decision, assignments, tokens, train)
-        out = mixed.reshape(x.shape)
+        out = mixed.reshape(*x.shape[:2], -1)
         if self.num_shared_experts:
             out += self._shared_experts()(x.astype(self.dtype))
 
@@ -216,6 +222,7 @@ class MoELayer(nn.Module):
         check_choice("moe.routing_unit", self.routing_unit, ROUTING_UNITS)
         check_choice("moe.capacity_rounding", self.capacity_rounding, ROUNDINGS)
         check_choice("model.activation", self.activation, ACTIVATIONS)
+        check_choice("moe.attention_experts", self.expert_kind, EXPERT_KINDS)
         if self.is_initializing():
             # A dummy input of one token says nothing about divisibility.
             tokens_per_group = self.group_size or self.num_experts
@@ -411,7 +418,7 @@ class MoELayer(nn.Module):
         assignments: routing.Assignments | None,
         tokens: Float[Array, "group token embed"],
         train: bool,
-    ) -> Float[Array, "group token embed"]:
+    ) -> Float[Array, "group token out"]:
         """Tokens to their experts and back."""
         mixes = isinstance(decision, routing.Mixing)
         if mixes and self.dispatcher != "einsum":
@@ -419,7 +426,7 @@ class MoELayer(nn.Module):
                 f"moe.dispatcher={self.dispatcher!r}: moe.router={self.router!r} mixes "
                 "all tokens in every slot; set moe.dispatcher='einsum'"
             )
-        drops = train and self.expert_dropout > 0
+        drops = train and self.expert_dropout > 0 and self.expert_kind == "ffn"
         return exchange(
             MIXING if mixes else DISPATCHERS[self.dispatcher],
             self._experts()(tokens.shape[-1]),
@@ -446,9 +453,12 @@ class MoELayer(nn.Module):
             num_experts=self.num_experts,
             d_ff=self.d_ff,
             activation=self.activation,
+            kind=self.expert_kind,
+            d_out=self.d_out,
             bias=self.expert_bias,
             dropout=self.expert_dropout,
             init_scale=self.init_scale,
+            out_scale=self.out_scale,
             grouped_matmul=self.grouped_matmul,
             dtype=self.dtype,
             name="experts",

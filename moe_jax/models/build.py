@@ -33,6 +33,7 @@ _NOT_OF_THE_LAYER = (
     "bias_update_rate",
     "bias_update",
     "allow_future",
+    "attention_experts",
 )
 
 
@@ -83,9 +84,8 @@ def _stack(config: ConfigDict, layout: Layout | None, name: str) -> MakeLayer:
         dtype,
         scale=model.norm_scale,
     )
-    rotary = model.rope_base if model.positions == "rotary" else None
+    attentions = _self_attentions(config, layout, causal)
     block = {
-        "make_attention": _attention(config, rope_base=rotary, causal=causal),
         "make_cross_attention": _attention(config, rope_base=None, causal=False)
         if looks_at_encoder
         else None,
@@ -99,8 +99,12 @@ def _stack(config: ConfigDict, layout: Layout | None, name: str) -> MakeLayer:
 
     def make_block(kinds: tuple[LayerKind, ...]) -> Callable[..., nn.Module]:
         make = functools.partial(_make_ffn, config, layout)
-        ffns = tuple(tuple(make(ffn) for ffn in kind) for kind in kinds)
-        return functools.partial(_made, make_ffns=ffns, **block)
+        return functools.partial(
+            _made,
+            make_attentions=tuple(attentions[kind.attention] for kind in kinds),
+            make_ffns=tuple(tuple(make(ffn) for ffn in kind.ffns) for kind in kinds),
+            **block,
+        )
 
     relative = functools.partial(
         RelativeBias,
@@ -145,6 +149,22 @@ def _attention(
         init_scale=model.init_scale,
         dtype=jnp.dtype(model.dtype),
     )
+
+
+def _self_attentions(
+    config: ConfigDict, layout: Layout | None, causal: bool
+) -> dict[str, MakeLayer]:
+    """Attention of a sequence to itself, by `LayerKind.attention`."""
+    model, kind, fields = config.model, config.moe.attention_experts, {}
+    rotary = model.rope_base if model.positions == "rotary" else None
+    dense = _attention(config, rope_base=rotary, causal=causal)
+    if kind == "linear":  # they start like the projections that they stand for
+        fields["init_scale"] = model.init_scale
+    experts = functools.partial(moe_layer(config, layout), expert_kind=kind, **fields)
+    return {
+        "dense": dense,
+        "moe": functools.partial(dense, make_experts=experts),
+    }
 
 
 def moe_layer(config: ConfigDict, layout: Layout | None = None) -> MakeLayer:

@@ -1,4 +1,4 @@
-"""Block patterns: which kinds of feed-forward layers stand where."""
+"""Block patterns: which kinds of layers stand where."""
 
 import functools
 from typing import NamedTuple
@@ -9,6 +9,8 @@ from moe_jax.data.shapes import batch_spec
 from moe_jax.errors import UserError
 
 ARCHITECTURES = ("decoder", "encoder_decoder")
+
+_SPARSE_ATTENTION = (("attention", "key_value"), ("attention", "query"))
 
 
 class FFNKind(NamedTuple):
@@ -23,8 +25,27 @@ class FFNKind(NamedTuple):
     d_ff: int | None = None
 
 
-# One entry of a block pattern: what stands behind one attention.
-LayerKind = tuple[FFNKind, ...]
+# The path of a sparse layer among the parameters of a block.
+Place = tuple[str, ...]
+
+
+class LayerKind(NamedTuple):
+    """One entry of a block pattern: an attention and what stands behind it.
+
+    Attributes:
+      ffns: the feed-forward layers.
+      attention: `dense`; `moe`: one sparse layer makes its queries, and another one
+        its keys and values (see `Attention`).
+    """
+
+    ffns: tuple[FFNKind, ...]
+    attention: str = "dense"
+
+    @property
+    def sparse_parts(self) -> tuple[Place, ...]:
+        """Where in it sparse layers are, in the order of their reports."""
+        ffns = ((ffn_name(j),) for j, ffn in enumerate(self.ffns) if ffn.name == "moe")
+        return (*(_SPARSE_ATTENTION if self.attention == "moe" else ()), *ffns)
 
 
 class Depth(NamedTuple):
@@ -35,18 +56,25 @@ class Depth(NamedTuple):
     repeats: int
 
     @property
-    def sparse_places(self) -> tuple[tuple[str, str], ...]:
-        """Layer and name of the sparse ones of the pattern, by depth."""
+    def sparse_places(self) -> tuple[Place, ...]:
+        """Where the pattern's sparse layers are, by depth.
+
+        The two of an attention, side by side, go by name.
+        """
         return tuple(
-            (f"layer_{i}", ffn_name(j))
+            (f"layer_{i}", *part)
             for i, kind in enumerate(self.pattern)
-            for j, ffn in enumerate(kind)
-            if ffn.name == "moe"
+            for part in kind.sparse_parts
         )
 
     @property
+    def sparse_attention(self) -> bool:
+        """Whether some attention is sparse."""
+        return any(kind.attention == "moe" for kind in self.pattern)
+
+    @property
     def num_sparse(self) -> int:
-        """How many sparse layers there are."""
+        """How many sparse layers there are; an attention has two or none."""
         return self.repeats * len(self.sparse_places)
 
 
@@ -157,7 +185,7 @@ def parse_leading(kinds: tuple[str, ...]) -> tuple[LayerKind, ...]:
       UserError: a kind that is unknown or not dense.
     """
     parsed = tuple(_parse_kind("leading_layers", kind) for kind in kinds)
-    if any(ffn.name == "moe" for kind in parsed for ffn in kind):
+    if any(kind.sparse_parts for kind in parsed):
         raise UserError(
             f"model.leading_layers={kinds}: leading layers are dense, 'dense' or "
             "'dense:N'; sparse ones stand in model.block_pattern"
@@ -166,8 +194,11 @@ def parse_leading(kinds: tuple[str, ...]) -> tuple[LayerKind, ...]:
 
 
 def _parse_kind(field: str, kind: str) -> LayerKind:
+    first, *others = parts = str(kind).split("+")
+    sparse = first == "moe_attention" and bool(others)
     parse = functools.partial(_parse_ffn, field, str(kind))
-    return tuple(parse(part) for part in str(kind).split("+"))
+    ffns = tuple(parse(part) for part in (others if sparse else parts))
+    return LayerKind(ffns, "moe" if sparse else "dense")
 
 
 def _parse_ffn(field: str, kind: str, part: str) -> FFNKind:
@@ -178,5 +209,6 @@ def _parse_ffn(field: str, kind: str, part: str) -> FFNKind:
         return FFNKind(name, int(width))
     raise UserError(
         f"model.{field} holds {kind!r}; a kind is 'dense', 'moe', 'dense:N' for a "
-        "dense layer of hidden width N, or several of them with '+' between"
+        "dense layer of hidden width N, or several of them with '+' between; "
+        "'moe_attention+' before all of them makes the attention sparse"
     )

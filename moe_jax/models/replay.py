@@ -25,6 +25,7 @@ Source: routing replay, Ma et al. 2025, arXiv:2510.11370.
 from collections.abc import Mapping
 from typing import Any
 
+from flax.traverse_util import unflatten_dict
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
@@ -78,7 +79,7 @@ def replay_config(config: ConfigDict, renormalize: bool = True) -> ConfigDict:
 
 def replay_state(
     config: ConfigDict, reports: Mapping[str, Array]
-) -> dict[str, dict[str, dict[str, dict[str, Array]]]]:
+) -> dict[str, dict[str, Any]]:
     """The collection `router_state` that makes a model repeat recorded choices.
 
     Args:
@@ -102,10 +103,9 @@ def replay_state(
             f"{recorded.shape[-1]} experts a token; this model has {layers} with "
             f"moe.num_selected_experts={selected}"
         )
-    blocks: dict[str, Any] = {}
-    for (layer, ffn), own in from_depth(recorded, depth.sparse_places).items():
-        blocks.setdefault(layer, {})[ffn] = {"recorded": own}
-    return {"blocks": blocks}
+    by_place = from_depth(recorded, depth.sparse_places)
+    flat = {(*place, "recorded"): own for place, own in by_place.items()}
+    return {"blocks": unflatten_dict(flat)}
 
 
 def with_router(

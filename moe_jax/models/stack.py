@@ -7,18 +7,20 @@ parameter's initial key comes from its place in the pattern (`layer_{i}/attentio
 sparse model starts from the same tensors.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.traverse_util import flatten_dict
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from moe_jax.layers import ROUTER_STATE, MoELayer
 from moe_jax.layers.attention import View
-from moe_jax.models.pattern import ffn_name
+from moe_jax.models.pattern import Place, ffn_name
 from moe_jax.parallel.fsdp import gather_params
 from moe_jax.parallel.layout import EXCHANGED, GATHERED, Layout
 
@@ -49,10 +51,11 @@ REMAT = {
 
 MakeLayer = Callable[..., nn.Module]
 
-# Reports of the layers, by place: {"layer_1": {"ffn": {"router/load": ...}}}.
-Reports = Mapping[str, Mapping[str, Mapping[str, Array]]]
+# Reports of the layers, by place: {"layer_1": {"ffn": {"router/load": ...},
+# "attention": {"query": {"router/load": ...}}}}.
+Reports = Mapping[str, Mapping[str, Any]]
 
-# Keys and values of earlier tokens, by place as in `Reports`; None: none are kept.
+# Keys and values of earlier tokens, by layer and attention; None: none are kept.
 Cache = Mapping[str, Any] | None
 
 
@@ -85,7 +88,8 @@ class Block(nn.Module):
     """One repeat of the block pattern: attention and feed-forward, pre-norm.
 
     Attributes:
-      make_attention: builds an attention module, given its name.
+      make_attentions: builds the attention module of each place of the pattern, given
+        its name.
       make_cross_attention: builds one that looks at the encoder; None: none does.
       make_ffns: builds the feed-forward modules of each place of the pattern.
       make_norm: builds a norm, given its name.
@@ -97,7 +101,7 @@ class Block(nn.Module):
       layout: the mesh; None: one device.
     """
 
-    make_attention: MakeLayer
+    make_attentions: tuple[MakeLayer, ...]
     make_cross_attention: MakeLayer | None
     make_ffns: tuple[tuple[MakeLayer, ...], ...]
     make_norm: MakeLayer
@@ -115,10 +119,11 @@ class Block(nn.Module):
         reports, kept = {}, {}
         if self.layout is not None and not self.is_initializing():
             x = self.layout.constrain(x, "batch", None, None)
-        for i, make_ffns in enumerate(self.make_ffns):
+        made = zip(self.make_attentions, self.make_ffns, strict=True)
+        for i, (make_attention, make_ffns) in enumerate(made):
             name = f"layer_{i}"
             layer = Layer(
-                make_attention=self.make_attention,
+                make_attention=make_attention,
                 make_cross_attention=self.make_cross_attention,
                 make_ffns=make_ffns,
                 make_norm=self.make_norm,
@@ -165,6 +170,14 @@ class Layer(nn.Module):
             bias=inputs.bias,
         )
         of_encoder = View(inputs.segment_ids, inputs.encoded_segment_ids)
+        # What sparse layers are told of the tokens, beside their features.
+        told = {
+            "train": self.train,
+            "mask": inputs.segment_ids > 0 if self.mask_padding else None,
+            "token_ids": inputs.tokens,
+            "segment_ids": inputs.segment_ids,
+            "task_ids": inputs.task_ids,
+        }
         for name, make, view, source in (
             ("attention", self.make_attention, own, None),
             ("cross_attention", self.make_cross_attention, of_encoder, inputs.encoded),
@@ -172,31 +185,26 @@ class Layer(nn.Module):
             if make is None:
                 continue
             with jax.named_scope(name):
-                out, log_partition, known = make(name=name)(
+                attended = make(name=name)(
                     self.make_norm(name=f"{name}_norm")(x),
                     inputs.positions,
                     view,
                     source=source,
                     cache=cache and cache[name],
+                    told=told,
                 )
-            x = x + drop(out)
+            x = x + drop(attended.out)
+            reports[name] = dict(attended.reports)
             if self.report_attention_z:
-                z_loss = _mean_square(log_partition, inputs.segment_ids > 0)
-                reports[name] = {"loss/attention_z": z_loss}
-            kept[name] = known
+                z_loss = _mean_square(attended.log_partition, inputs.segment_ids > 0)
+                reports[name]["loss/attention_z"] = z_loss
+            kept[name] = attended.known
 
         for j, make_ffn in enumerate(self.make_ffns):
             name = ffn_name(j)
             ffn, normed = make_ffn(name=name), self.make_norm(name=f"{name}_norm")(x)
             if isinstance(ffn, MoELayer):
-                out, reports[name] = ffn(
-                    normed,
-                    train=self.train,
-                    mask=inputs.segment_ids > 0 if self.mask_padding else None,
-                    token_ids=inputs.tokens,
-                    segment_ids=inputs.segment_ids,
-                    task_ids=inputs.task_ids,
-                )
+                out, reports[name] = ffn(normed, **told)
             else:
                 out = ffn(normed)
             x = x + drop(out)
@@ -315,27 +323,24 @@ def cached_length(cache: Cache) -> int:
 
 
 def by_depth(reports: Reports) -> dict[str, Array]:
-    """Merges {place: {sub-layer: {name: [repeat, ...]}}} into {name: [layer, ...]}.
+    """Merges [repeat, ...] by place and name into {name: [layer, ...]}.
 
-    Layers are in order of depth.
+    Layers are in order of depth, those side by side in order of their names.
     """
     found: dict[str, list[Array]] = {}
-    for place in sorted(reports, key=_place_number):
-        for values in reports[place].values():
-            for name, value in values.items():
-                found.setdefault(name, []).append(value)
+    flat = flatten_dict(reports)
+    for path in sorted(flat, key=_depth_of):
+        found.setdefault(path[-1], []).append(flat[path])
     stacked = {name: jnp.stack(values, axis=1) for name, values in found.items()}
     return {name: v.reshape(-1, *v.shape[2:]) for name, v in stacked.items()}
 
 
-def from_depth(
-    value: Array, places: Sequence[tuple[str, str]]
-) -> dict[tuple[str, str], Array]:
+def from_depth(value: Array, places: Sequence[Place]) -> dict[Place, Array]:
     """The inverse of `by_depth` for one name.
 
     Args:
       value: [layer, ...].
-      places: layer and sub-layer of each that has it, by depth.
+      places: of each that has it, by depth.
 
     Returns:
       [repeat, ...] by place.
@@ -344,8 +349,10 @@ def from_depth(
     return {place: stacked[:, i] for i, place in enumerate(places)}
 
 
-def _place_number(name: str) -> int:
-    return int(name.removeprefix("layer_"))
+def _depth_of(path: Place) -> list[str | int]:
+    """Sorts paths of one name by depth: layer_2 before layer_10."""
+    parts = re.split(r"(\d+)", "/".join(path))
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def _concatenate(reports: Sequence[Mapping[str, Array]]) -> dict[str, Array]:

@@ -31,6 +31,7 @@ PARAM_AXES: Mapping[str, tuple[str, ...]] = {
     "experts/wg": ("expert", "embed", "expert_mlp"),
     "experts/wo": ("expert", "expert_mlp", "embed"),
     "experts/bias": ("expert", "expert_mlp"),
+    "experts/kernel": ("expert", "embed", "expert_out"),  # linear
     "relative_bias/embedding": ("bucket", "heads"),
     "norm/scale": ("embed",),
     "norm/bias": ("embed",),
@@ -40,6 +41,7 @@ RULES: Mapping[str, tuple[str, ...]] = {
     "batch": ("data", "expert"),
     "expert": ("expert",),
     "expert_mlp": ("model",),
+    "expert_out": ("model",),
     "heads": ("model",),
     "kv_heads": ("model",),
     "mlp": ("model",),

@@ -15,6 +15,7 @@ from moe_jax.errors import UserError
 from moe_jax.layers import (
     ACTIVATIONS,
     EXPERT_BIASES,
+    EXPERT_KINDS,
     IMPLEMENTATIONS,
     JITTER_TARGETS,
     NETS,
@@ -47,6 +48,7 @@ CHOICES = {
     "model.dtype": ("float32", "bfloat16"),
     "model.remat": ("none", *REMAT),
     "moe.dispatcher": tuple(DISPATCHERS),
+    "moe.attention_experts": EXPERT_KINDS,
     "moe.expert_bias": EXPERT_BIASES,
     "moe.router_dtype": ("float32", "bfloat16"),
     "moe.jitter_target": JITTER_TARGETS,
@@ -238,12 +240,14 @@ def _sharded_layers(
     config: ConfigDict, mesh: Mapping[str, int]
 ) -> list[tuple[str, int, str, int]]:
     """What the layers of a stack shard: field, size, mesh axis and its devices."""
-    depth, width = model_depth(config), mesh["model"]
-    sharded = []
-    for ffn in itertools.chain(*depth.leading, *depth.pattern):
+    model, depth, width = config.model, model_depth(config), mesh["model"]
+    attention = depth.sparse_attention and config.moe.attention_experts == "ffn"
+    hidden, sharded = attention, []
+    for ffn in itertools.chain(*(k.ffns for k in (*depth.leading, *depth.pattern))):
         if ffn.name == "dense":
-            d_ff = ffn.d_ff or config.model.d_ff
+            d_ff = ffn.d_ff or model.d_ff
             sharded.append(("hidden width of a dense layer", d_ff, "model", width))
+        hidden |= ffn.name == "moe"
     if depth.num_sparse:
         experts = config.moe.num_experts
         if mesh["expert"] > experts:
@@ -251,9 +255,15 @@ def _sharded_layers(
                 f"mesh.expert={mesh['expert']}: more shards than moe.num_experts="
                 f"{experts}; use at most {experts}"
             )
+        sharded.append(("moe.num_experts", experts, "expert", mesh["expert"]))
+    if hidden:
+        sharded.append(("moe.d_ff", config.moe.d_ff, "model", width))
+    if attention and config.mesh.fsdp != "none":
+        queries = model.num_heads * head_dim(config)
+        both = 2 * model.num_kv_heads * head_dim(config)
         sharded += [
-            ("moe.num_experts", experts, "expert", mesh["expert"]),
-            ("moe.d_ff", config.moe.d_ff, "model", width),
+            ("model.num_heads * head_dim", queries, "data", mesh["data"]),
+            ("2 * model.num_kv_heads * head_dim", both, "data", mesh["data"]),
         ]
     return sharded
 

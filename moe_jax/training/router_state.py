@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
@@ -41,12 +42,12 @@ def _update_stack(
     state: Mapping[str, Any], load: Array, config: ConfigDict
 ) -> Mapping[str, Any]:
     """The same of one stack of layers; `config`: see `stack_configs`."""
-    blocks, moe = dict(state["blocks"]), config.moe
+    kept, moe = flatten_dict(state["blocks"]), config.moe
     loads = from_depth(load, model_depth(config).sparse_places)
-    for (layer, ffn), own in loads.items():
-        kept = blocks.get(layer, {}).get(ffn, {})
-        if "bias" not in kept:
-            continue
-        bias = update_bias(kept["bias"], own, moe.bias_update_rate, moe.bias_update)
-        blocks[layer] = {**blocks[layer], ffn: {**kept, "bias": bias}}
-    return {**state, "blocks": blocks}
+    for place, own in loads.items():
+        bias = (*place, "bias")
+        if bias in kept:
+            kept[bias] = update_bias(
+                kept[bias], own, moe.bias_update_rate, moe.bias_update
+            )
+    return {**state, "blocks": unflatten_dict(kept)}

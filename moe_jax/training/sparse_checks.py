@@ -77,6 +77,12 @@ def check_sparse(config: ConfigDict, causal: bool = True) -> None:
     _check_gates(config)
     _check_losses(config)
     _check_tasks(config)
+    if moe.num_shared_experts and model_depth(config).sparse_attention:
+        raise UserError(
+            f"moe.num_shared_experts={moe.num_shared_experts}: sparse attention has no "
+            "shared experts; set it to 0, or leave 'moe_attention+' out of the block "
+            "pattern"
+        )
     if causal:
         _check_causality(config)
 

@@ -6,17 +6,19 @@ one computes for that task.
 """
 
 import functools
+import operator
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
 from moe_jax.errors import UserError
 from moe_jax.layers import ROUTER_STATE
-from moe_jax.models.pattern import model_depth
+from moe_jax.models.pattern import Place, model_depth
 from moe_jax.models.replay import (
     RECORD,
     with_recording,
@@ -34,8 +36,6 @@ _HOW = (
     f"{', '.join(CHOOSE_BY_LOGITS)}, or with moe.router='random_routed' or 'per_task'"
 )
 
-# By layer and name of the sparse layer in it.
-Place = tuple[str, str]
 Indices = Mapping[Place, Int[Array, "repeat kept"]]
 
 
@@ -120,16 +120,14 @@ def extract_task(
     if config.data.mixture:
         extracted.data.mixture = (config.data.mixture[task],)
 
-    blocks, states = dict(params["blocks"]), dict(router_state.get("blocks", {}))
+    blocks, kept = params["blocks"], flatten_dict(router_state.get("blocks", {}))
     for place in places:
-        layer, name = place
-        ffn = _cut_layer(blocks[layer][name], cut, place, row)
-        blocks[layer] = {**blocks[layer], name: ffn}
-        if "bias" in states.get(layer, {}).get(name, {}):
-            kept = dict(states[layer][name])
-            kept["bias"] = _take(kept["bias"], cut.experts[place], axis=0)
-            states[layer] = {**states[layer], name: kept}
-    state = {**router_state, "blocks": states} if states else {}
+        layer = functools.reduce(operator.getitem, place, blocks)
+        blocks = _replaced(blocks, place, _cut_layer(layer, cut, place, row))
+        bias = (*place, "bias")
+        if bias in kept:
+            kept[bias] = _take(kept[bias], cut.experts[place], axis=0)
+    state = {**router_state, "blocks": unflatten_dict(kept)} if kept else {}
     return extracted, {**params, "blocks": blocks}, state
 
 
@@ -258,19 +256,27 @@ def _everywhere(config: ConfigDict, indices: Int[Array, " kept"]) -> Indices:
 
 
 def _cut_layer(
-    ffn: Mapping[str, Any], cut: _Cut, place: Place, row: int | None
+    layer: Mapping[str, Any], cut: _Cut, place: Place, row: int | None
 ) -> dict[str, Any]:
     """The parameters of one place that stay; `row` of the tasks' embeddings."""
     experts, columns = cut.experts[place], cut.columns[place]
-    router = dict(ffn["router"])
+    router = dict(layer["router"])
     router["kernel"] = _take(router["kernel"], columns, axis=-1)
     if "noise_kernel" in router:
         router["noise_kernel"] = _take(router["noise_kernel"], experts, axis=-1)
-    bank = {name: _take(kernel, experts, 0) for name, kernel in ffn["experts"].items()}
-    left = {**ffn, "router": router, "experts": bank}
+    bank = {
+        name: _take(kernel, experts, 0) for name, kernel in layer["experts"].items()
+    }
+    left = {**layer, "router": router, "experts": bank}
     if row is not None:
-        left["task_embedding"] = ffn["task_embedding"][:, row : row + 1]
+        left["task_embedding"] = layer["task_embedding"][:, row : row + 1]
     return left
+
+
+def _replaced(tree: Mapping[str, Any], place: Place, new: Any) -> dict[str, Any]:
+    """A copy of nested dicts with something else at a place."""
+    name, *below = place
+    return {**tree, name: _replaced(tree[name], tuple(below), new) if below else new}
 
 
 def _take(

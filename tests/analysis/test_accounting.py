@@ -98,6 +98,40 @@ def test_flops_of_each_part_match_a_count_by_hand():
     )
 
 
+@pytest.mark.parametrize(
+    ("kind", "of_queries", "of_both"),
+    [
+        # An expert's parameters: D x O, or D x F and F x O.
+        ("linear", 16 * 24, 16 * 12),
+        ("ffn", 16 * 24 + 24 * 24, 16 * 24 + 24 * 12),
+    ],
+)
+def test_sparse_attention_counts_as_experts_and_router(kind, of_queries, of_both):
+    config = sparse_config()
+    config.model.block_pattern = ("dense", "moe_attention+moe")
+    config.model.head_dim = 6  # queries are 24 wide, keys and values 2 * 6
+    config.model.num_kv_heads = 1
+    config.moe.attention_experts = kind
+    config.moe.train_capacity_factor = 1.5
+    config.moe.dispatcher = "einsum"
+    count = accounting.count_parameters(shapes(config), config)
+    flops = accounting.count_flops(shapes(config), config)
+    pairs, d = 2, 16
+    expert = of_queries + of_both + 2 * d * 24
+    attention = pairs * (d * 24 + 2 * d * 6 + 2 * 24 * d)  # outputs of all layers
+    assert count.by_part["attention"] == attention
+    assert count.by_part["experts"] == pairs * 4 * expert
+    assert count.by_part["router"] == pairs * 3 * d * 4
+    assert count.active == count.total - pairs * 2 * expert
+    assert flops.by_part["attention"] == 2 * attention
+    assert flops.by_part["experts"] == 2 * pairs * 2 * expert
+    assert flops.experts_with_padding == 2 * pairs * 3 * expert
+    # 4 * 48 slots: there as tokens, back as what is made of them.
+    widths = 3 * d + 24 + 12 + d
+    assert flops.dispatch_combine == pairs * 2 * (4 * 48) * widths
+    assert accounting.num_moe_layers(config) == pairs * 3
+
+
 def test_tied_and_untied_heads_cost_the_same():
     config = sparse_config()
     tied = accounting.count_flops(shapes(config), config)

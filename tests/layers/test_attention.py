@@ -107,12 +107,12 @@ def test_tokens_one_by_one_with_a_cache_equal_the_whole_sequence():
     x = np.random.default_rng(8).normal(size=(BATCH, LENGTH, 8)).astype(np.float32)
     positions = np.tile(np.arange(LENGTH, dtype=np.int32), (BATCH, 1))
     params = jax.jit(layer.init)(jax.random.key(0), x, positions)
-    whole, _, _ = jax.jit(layer.apply)(params, x, positions)
+    whole, *_ = jax.jit(layer.apply)(params, x, positions)
     zeros = np.zeros((BATCH, LENGTH, 2, WIDTH), np.float32)
     cache = KeyValue(zeros, zeros)
     # Rows that are not at the same place: the second is one token ahead.
     places = np.stack([np.arange(LENGTH), np.roll(np.arange(LENGTH), -1)])
-    extend = jax.jit(lambda *a: layer.apply(params, a[0], a[1], cache=a[2])[::2])
+    extend = jax.jit(lambda *a: layer.apply(params, a[0], a[1], cache=a[2])[:3:2])
     parts = np.zeros_like(whole)
     _, cache = extend(x[:, :1], np.zeros((BATCH, 1), np.int32), cache)
     for at in places.T[: LENGTH - 1]:
@@ -168,7 +168,7 @@ def test_layer_projects_rotates_attends_and_projects_back(isolate):
             )
     mixed = naive.attend(*heads.values(), SEGMENTS if isolate else None)
     expected = np.einsum("blhw,hwd->bld", mixed, kernels["out"])
-    out, _, _ = jax.jit(layer.apply)(params, x, positions, view)
+    out, *_ = jax.jit(layer.apply)(params, x, positions, view)
     np.testing.assert_allclose(out, expected, atol=1e-5)
 
 
@@ -194,7 +194,7 @@ def test_bfloat16_layer_keeps_float32_parameters():
     layer = Attention(2, 1, 4, dtype=jnp.bfloat16)
     x = jnp.ones((1, LENGTH, 8), jnp.bfloat16)
     ids = jnp.ones((1, LENGTH), jnp.int32)
-    (out, _, _), params = jax.eval_shape(
+    (out, *_), params = jax.eval_shape(
         lambda key: layer.init_with_output(key, x, ids), jax.random.key(0)
     )
     assert out.dtype == jnp.bfloat16

@@ -20,7 +20,8 @@ SIZES = ([40, 40, 40], [0, 100, 20], [90, 0, 0])
 def run_bank(params, inputs, key=None, **fields):
     """The bank of these parameters on these inputs, with or without dropout."""
     module = ExpertBank(**{"num_experts": EXPERTS, "d_ff": HIDDEN, **fields})
-    experts = module.apply({"params": params}, params["wi"].shape[1])
+    width = next(iter(params.values())).shape[1]
+    experts = module.apply({"params": params}, width)
     if key is None:
         return apply_experts(experts, inputs)
     grouped = isinstance(inputs, Grouped)
@@ -83,6 +84,26 @@ def test_slots_pass_through_their_own_expert(activation, slots):
     experts = np.repeat(np.arange(EXPERTS), 2 * slots)
     expected = naive(activation, params, flat, experts).reshape(buffers.shape)
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("way", ["buffers", "blocks", "ragged_dot"])
+def test_linear_experts_map_rows_to_another_width_and_drop_none_of_it(way):
+    rng, made = np.random.default_rng(5), 7
+    kernel, rows = rng.normal(size=(EXPERTS, WIDTH, made)), rng.normal(size=(12, WIDTH))
+    expected = np.einsum("erd,edo->ero", rows.reshape(EXPERTS, 4, WIDTH), kernel)
+    grouped = "auto" if way == "buffers" else way
+    fields = {"kind": "linear", "d_out": made, "activation": "swiglu", "dropout": 0.5}
+    fields |= {"bias": "additive", "grouped_matmul": grouped}
+    inputs = jnp.asarray(rows, jnp.float32)
+    if way == "buffers":
+        inputs = inputs.reshape(EXPERTS, 1, 4, WIDTH)
+    else:
+        inputs = Grouped(inputs, jnp.full(EXPERTS, 4, jnp.int32))
+    key = jax.random.key(0)
+    run = jax.jit(lambda params, x: run_bank(params, x, key, **fields))
+    out = run(float32({"kernel": kernel}), inputs)
+    out = out if way == "buffers" else out.rows
+    np.testing.assert_allclose(out.reshape(expected.shape), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("sizes", SIZES)

@@ -1,11 +1,19 @@
 """Block patterns: what they say, and what is refused."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
 
 from moe_jax.errors import UserError
-from moe_jax.models import FFNKind, model_depth, parse_pattern, stack_configs
+from moe_jax.models import (
+    FFNKind,
+    LayerKind,
+    model_depth,
+    parse_pattern,
+    stack_configs,
+)
 from moe_jax.models.stack import by_depth, from_depth
 from tests.models.tiny import tiny_config
 
@@ -15,10 +23,14 @@ pytestmark = pytest.mark.fast
 def test_kinds_carry_their_own_width():
     kinds = parse_pattern(("dense", "moe", "dense:96"), 6)
     dense, sparse, wide = FFNKind("dense"), FFNKind("moe"), FFNKind("dense", 96)
-    assert kinds == ((dense,), (sparse,), (wide,))
+    assert kinds == tuple(LayerKind((ffn,)) for ffn in (dense, sparse, wide))
     assert parse_pattern(("moe+dense:96", "dense+moe"), 2) == (
-        (sparse, wide),
-        (dense, sparse),
+        LayerKind((sparse, wide)),
+        LayerKind((dense, sparse)),
+    )
+    assert parse_pattern(("moe_attention+dense:96", "moe_attention+moe+dense"), 2) == (
+        LayerKind((wide,), "moe"),
+        LayerKind((sparse, dense), "moe"),
     )
 
 
@@ -35,6 +47,10 @@ def test_kinds_carry_their_own_width():
         (("moe:8",), 4, r"holds 'moe:8'"),
         (("moe+",), 4, r"holds 'moe\+'"),
         (("moe+wide",), 4, r"holds 'moe\+wide'; a kind is"),
+        (("moe_attention",), 4, r"'moe_attention'; .*'moe_attention\+' before all"),
+        (("moe+moe_attention",), 4, r"'moe\+moe_attention'; .*\+' before all"),
+        (("moe_attention+moe_attention+moe",), 4, r"\+' before all of them"),
+        (("moe_attention:8+moe",), 4, r"\+' before all of them"),
     ],
 )
 def test_patterns_that_cannot_work_are_refused(pattern, layers, message):
@@ -45,8 +61,11 @@ def test_patterns_that_cannot_work_are_refused(pattern, layers, message):
 def test_leading_layers_stand_before_the_repeats_of_the_pattern():
     changes = {"model.leading_layers": ("dense:7", "dense"), "model.num_layers": 8}
     leading, pattern, repeats = model_depth(tiny_config(changes))
-    assert leading == ((FFNKind("dense", 7),), (FFNKind("dense"),))
-    assert pattern == ((FFNKind("dense"),), (FFNKind("moe"),))
+    assert [kind.ffns for kind in leading] == [
+        (FFNKind("dense", 7),),
+        (FFNKind("dense"),),
+    ]
+    assert [kind.ffns for kind in pattern] == [(FFNKind("dense"),), (FFNKind("moe"),)]
     assert repeats == 3
 
 
@@ -55,6 +74,7 @@ def test_leading_layers_stand_before_the_repeats_of_the_pattern():
     [
         (("moe",), 5, r"leading_layers=\('moe',\): leading layers are dense"),
         (("dense+moe",), 5, r"leading_layers=\('dense\+moe',\): leading layers are"),
+        (("moe_attention+dense",), 5, r"'moe_attention\+dense',\): leading layers are"),
         (("dense:0",), 5, r"leading_layers holds 'dense:0'; a kind is"),
         (("dense",), 4, r"num_layers=4 less 1 in model\.leading_layers is not.*is 2"),
         (("dense",) * 4, 4, r"num_layers=4 less 4 in model\.leading_layers is not"),
@@ -87,6 +107,28 @@ def test_reports_are_sorted_by_depth():
     assert list(back) == list(places)
     for layer, ffn in places:
         np.testing.assert_array_equal(back[layer, ffn], metrics[layer][ffn]["loss"])
+
+
+def test_an_attention_has_two_sparse_places_in_the_order_of_their_reports():
+    pattern = ("dense", "moe_attention+dense", "moe_attention+moe+dense+moe")
+    config = tiny_config({"model.block_pattern": pattern, "model.num_layers": 6})
+    depth = model_depth(config)
+    both = [("attention", "key_value"), ("attention", "query")]
+    assert depth.sparse_places == (
+        *(("layer_1", *part) for part in both),
+        *(("layer_2", *part) for part in (*both, ("ffn",), ("ffn_2",))),
+    )
+    assert (depth.num_sparse, depth.sparse_attention) == (12, True)
+    loads = np.arange(12.0).reshape(2, 6)
+    by_place = {place: loads[:, i] for i, place in enumerate(depth.sparse_places)}
+    flat = {(*place, "load"): jnp.asarray(own) for place, own in by_place.items()}
+    reports = by_depth(unflatten_dict(dict(reversed(flat.items()))))
+    assert reports["load"].tolist() == list(range(12))
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        from_depth(reports["load"], depth.sparse_places),
+        by_place,
+    )
 
 
 def test_rows_of_reports_keep_their_shape():

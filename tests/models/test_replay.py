@@ -95,7 +95,7 @@ def test_what_was_drawn_in_training_is_repeated_in_evaluation(router, options):
 
 
 @pytest.mark.parametrize(
-    ("pattern", "factor"), [(("moe", "moe"), 4.0), (("moe",), 0.8)]
+    ("pattern", "factor"), [(("moe", "moe_attention+moe"), 4.0), (("moe",), 0.8)]
 )
 def test_a_replay_with_the_same_parameters_has_the_same_logits(pattern, factor):
     # Drops, too: the same choices stand in the same line.

@@ -1,6 +1,7 @@
 """A dense twin shares every other tensor, and every batch, with its sparse model."""
 
 import itertools
+import re
 
 import jax
 import numpy as np
@@ -35,6 +36,27 @@ def test_twin_shares_every_common_tensor_bit_for_bit_but_the_sparse_ffn():
     assert sparse.keys() - common == own
     assert all(name.startswith(place) for name in twin.keys() - common)
     assert twin[f"{place}wi/kernel"].shape == (2, 16, 24)
+
+
+def test_twin_of_sparse_attention_has_dense_attention_and_shares_all_else():
+    pattern = ("moe_attention+dense", "moe_attention+moe")
+    config = tiny_config({"model.block_pattern": pattern, "moe.init_scale": 0.1})
+    plain = tiny_config({"model.block_pattern": ("dense", "moe")})
+    plain.moe.init_scale = 0.1
+    twin = dense_twin(config)
+    assert twin.model.block_pattern == ("dense", "dense:24")
+    twin, sparse, other = initial(twin), initial(config), initial(plain)
+    own = {name for name in sparse if re.search("/attention/(query|key_value)/", name)}
+    assert len(own) == 8  # a router and experts, twice a layer
+    for name in sparse.keys() - own:
+        assert sparse[name].tobytes() == other[name].tobytes(), name
+    for name in sparse.keys() & twin.keys():
+        assert sparse[name].tobytes() == twin[name].tobytes(), name
+    assert twin["blocks/layer_1/attention/query/kernel"].shape == (2, 16, 2, 8)
+    # Linear experts start like dense projections, whatever moe.init_scale says.
+    kernel = sparse["blocks/layer_1/attention/key_value/experts/kernel"]
+    assert kernel.shape == (2, 4, 16, 16)
+    np.testing.assert_allclose(kernel.var() * 16, 1.0, rtol=0.15)
 
 
 @pytest.mark.parametrize(

@@ -158,3 +158,17 @@ def test_activations_cross_in_bfloat16_when_asked(tmp_path):
 
     # What only feeds matrix products is narrowed by the compiler itself.
     assert {2 * size for size in crossing(half)} == {max(crossing(whole))}
+
+
+def test_linear_experts_of_attention_cost_two_all_to_alls_each_and_no_sum(tmp_path):
+    """Each device gets the heads that it attends with, as dense projections give."""
+    dense = {"model.block_pattern": ["dense"], "model.num_layers": SPARSE_LAYERS}
+    sparse = {**dense, "model.block_pattern": ["moe_attention+dense"]}
+    cases = [case(c, mesh=(2, 2, 2), forward=True) for c in (dense, sparse)]
+    plain, routed = meshes.run(cases, tmp_path, "collectives")
+    assert per_layer(routed, "expert") == (2 * 2, 0, 0)
+    over_model = [
+        sorted(tuple(one) for one in found if "model" in one[1].split("+"))
+        for found in (plain, routed)
+    ]
+    assert over_model[0] == over_model[1]

@@ -66,6 +66,25 @@ OTHERS = {
         "data.num_sentinels": 4,
         "mesh.fsdp": "all",
     },
+    "linear experts of attention": {
+        "model.block_pattern": ["moe_attention+dense", "moe_attention+moe"],
+        "model.num_kv_heads": 2,
+        "model.num_heads": 4,
+    },
+    "FFN experts of attention, in parts": {
+        "model.block_pattern": ["moe_attention+dense"],
+        "moe.attention_experts": "ffn",
+        "moe.router": "loss_free",
+        "model.scale_attention": False,
+        "mesh.fsdp": "all",
+        "model.remat": "exchange",
+        **ALL_TO_ALL,
+    },
+    "linear experts of attention, in rows and parts": {
+        "model.block_pattern": ["moe_attention+dense"],
+        "mesh.fsdp": "all",
+        **ALL_GATHER,
+    },
     "optimizer in parts": {"mesh.fsdp": "optimizer", "train.accumulation_steps": 2},
     "Adafactor in parts": {
         "mesh.fsdp": "all",

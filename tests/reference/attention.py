@@ -54,3 +54,41 @@ def attend(
                 for p, j in zip(softmax(np.array(scores)), seen, strict=True):
                     out[b, i, h] += p * value[b, j, kv]
     return out
+
+
+def switch(x, router, experts, capacity):
+    """Fedus et al. 2021, section 2.1, a token at a time; a row is a group.
+
+    x [B, L, D]; router [D, E]; experts (index, token) -> what it makes of the token;
+    0 for a token whose best expert has served `capacity` earlier ones.
+    """
+    out = []
+    for row in x:
+        served = [0] * router.shape[1]
+        for token in row:
+            probs = softmax(token @ router)
+            best = int(np.argmax(probs))
+            gate = probs[best] if served[best] < capacity else 0.0
+            served[best] += 1
+            out.append(gate * experts(best, token))
+    return np.reshape(out, (*x.shape[:2], -1))
+
+
+def switch_attention(
+    x, routers, experts, out, segment_ids, positions, *, heads, capacity, rope_base
+):
+    """Fedus et al. 2021, appendix A, figure 10: one Switch layer makes a token's
+    queries, another one its keys and values.
+
+    routers and experts by `query` and `key_value`, see `switch`; out [H, W, D]. A key
+    head's key comes just before its value.
+    """
+    width = out.shape[1]
+    made = {name: switch(x, routers[name], experts[name], capacity) for name in routers}
+    query = made["query"].reshape(*x.shape[:2], heads, width)
+    pairs = made["key_value"].reshape(*x.shape[:2], -1, 2, width)
+    key, value = pairs[..., 0, :].copy(), pairs[..., 1, :]
+    for turned in (query, key):
+        for b, i, h in np.ndindex(turned.shape[:3]):
+            turned[b, i, h] = rotate(turned[b, i, h], positions[b, i], rope_base)
+    return np.einsum("blhw,hwd->bld", attend(query, key, value, segment_ids), out)

@@ -123,6 +123,9 @@ def test_a_dense_model_may_have_any_sparse_fields():
     )
 
 
+SPARSE_ATTENTION = {"model.block_pattern": ("moe_attention+dense",)}
+
+
 @pytest.mark.parametrize(
     ("changes", "mesh", "message"),
     [
@@ -175,6 +178,23 @@ def test_a_dense_model_may_have_any_sparse_fields():
         ),
         ({"moe.d_ff": 511}, (4, 1, 2), r"moe\.d_ff=511 is not divisible by the 2"),
         ({"model.vocab_multiple": 3}, (4, 1, 2), r"vocab_multiple=3 is not divisible"),
+        (
+            SPARSE_ATTENTION | {"moe.attention_experts": "ffn", "moe.d_ff": 511},
+            (4, 1, 2),
+            r"moe\.d_ff=511 is not divisible by the 2",
+        ),
+        (
+            SPARSE_ATTENTION
+            | {
+                "moe.attention_experts": "ffn",
+                "mesh.fsdp": "all",
+                "model.head_dim": 6,
+                "model.num_kv_heads": 1,
+            },
+            (8, 1, 1),
+            r"2 \* model\.num_kv_heads \* head_dim=12 is not divisible by the 8",
+        ),
+        (SPARSE_ATTENTION | {"moe.num_experts": 6}, (2, 4, 1), r"num_experts=6 is not"),
     ],
 )
 def test_meshes_that_do_not_divide_what_they_shard_are_refused(changes, mesh, message):
@@ -188,6 +208,7 @@ def test_meshes_that_do_not_divide_what_they_shard_are_refused(changes, mesh, me
     "changes",
     [
         {"moe.group_size": 512},  # what a refusal suggests, works
+        SPARSE_ATTENTION | {"moe.d_ff": 511},  # linear experts have no hidden width
         {"moe.group_size": 1024, "train.batch_size": 32, "train.eval_batch_size": 32},
         {"mesh.fsdp": "all"},
         {"model.d_model": 124, "model.head_dim": 32},  # stored whole

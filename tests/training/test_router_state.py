@@ -15,7 +15,7 @@ from tests.models.tiny import VOCABULARY, tiny_batch, tiny_config
 from tests.training import tiny
 
 BIASED = {
-    "model.block_pattern": ("moe", "dense", "moe", "dense"),
+    "model.block_pattern": ("moe", "dense", "moe_attention+moe", "dense"),
     "model.num_layers": 8,
     "moe.router": "loss_free",
     "moe.num_selected_experts": 2,
@@ -41,12 +41,19 @@ def step(accumulation_steps, rule="sign"):
 
 def test_the_bias_of_each_layer_moves_by_the_sign_of_its_own_load():
     state, load = step(1)
-    # Two sparse places, repeated twice: layers 0, 2, 4, 6 by depth.
-    for place, layers in (("layer_0", [0, 2]), ("layer_2", [1, 3])):
-        bias = state["blocks"][place]["ffn"]["bias"]
+    # Four sparse places, repeated twice: rows of the load by depth.
+    blocks = state["blocks"]
+    attention = blocks["layer_2"]["attention"]
+    for place, layers in (
+        (blocks["layer_0"]["ffn"], [0, 4]),
+        (attention["key_value"], [1, 5]),
+        (attention["query"], [2, 6]),
+        (blocks["layer_2"]["ffn"], [3, 7]),
+    ):
+        bias = place["bias"]
         np.testing.assert_array_equal(bias, 0.25 * np.sign(0.25 - load[layers]))
         assert bias.dtype == np.float32
-    assert len(np.unique(load.round(6), axis=0)) == 4
+    assert len(np.unique(load.round(6), axis=0)) == 8
 
 
 def test_microbatches_move_the_bias_once_by_their_common_load():
@@ -59,7 +66,7 @@ def test_microbatches_move_the_bias_once_by_their_common_load():
 def test_a_proportional_step_is_the_relative_error():
     state, load = step(1, "proportional")
     bias = state["blocks"]["layer_0"]["ffn"]["bias"]
-    expected = 0.25 * (0.25 - load[[0, 2]]) / 0.25
+    expected = 0.25 * (0.25 - load[[0, 4]]) / 0.25
     np.testing.assert_allclose(bias, expected, atol=1e-6)
 
 
@@ -96,7 +103,7 @@ def test_each_layer_has_a_salt_of_its_own_that_training_keeps():
     parts = build_experiment(config, VOCABULARY)
     state = parts.init()
     salts = np.concatenate([np.asarray(x) for x in jax.tree.leaves(state.router_state)])
-    assert len(set(salts.tolist())) == 4
+    assert len(set(salts.tolist())) == 8
     after, _ = parts.train_step()(state, tiny_batch(config, padding=True))
     kept = np.concatenate([np.asarray(x) for x in jax.tree.leaves(after.router_state)])
     np.testing.assert_array_equal(kept, salts)

@@ -61,6 +61,17 @@ DROPLESS = {"moe.dispatcher": "dropless"}
             {},
             r"moe\.routing_unit='sentence'.*'prefix'",
         ),
+        (
+            moe("expert_choice") | {"model.block_pattern": ("moe_attention+dense",)},
+            {},
+            r"moe\.router='expert_choice'.*'topk' is causal",
+        ),
+        (
+            moe("topk", num_shared_experts=1)
+            | {"model.block_pattern": ("dense", "moe_attention+moe")},
+            {},
+            r"moe\.num_shared_experts=1: sparse attention has no shared experts",
+        ),
         # Fields that would do nothing.
         (moe("soft_moe") | FUTURE, {}, r"set moe\.dispatcher='einsum'"),
         (
@@ -131,6 +142,7 @@ def test_what_can_work_passes(changes, options, sources):
         (moe("expert_choice"), "future"),
         (moe("topk", routing_unit="sentence") | DROPLESS, "future"),
         ({"model.block_pattern": ("dense",), "moe.router": "base"}, "causal"),
+        (moe("gshard") | {"model.block_pattern": ("moe_attention+dense",)}, "drops"),
     ],
 )
 def test_causality_is_that_of_router_order_and_dispatcher_together(changes, level):

@@ -29,6 +29,13 @@ AXES = {
     "blocks": {
         "layer_0": {"attention": ATTENTION, "attention_norm": NORM, "ffn": DENSE},
         "layer_1": {
+            "attention": {
+                "query": {
+                    "experts": {"kernel": ("layers", "expert", "embed", "expert_out")},
+                    "router": {"kernel": ("layers", "embed", "router")},
+                },
+                "out": ATTENTION["out"],
+            },
             "cross_attention": ATTENTION,
             "ffn_norm": NORM,
             "ffn": {
@@ -58,6 +65,7 @@ SIZES = {
     "buckets": 3,
     "expert": 3,
     "expert_mlp": 5,
+    "expert_out": 6,
     "router": 3,
     "task": 2,
 }
@@ -65,14 +73,22 @@ SIZES = {
 # What belongs to each group, as the starts and ends of paths.
 BY_HAND = {
     "all": [""],
-    "expert": ["blocks/layer_1/ffn/experts/"],
+    "expert": [
+        "blocks/layer_1/attention/query/experts/",
+        "blocks/layer_1/ffn/experts/",
+    ],
     "attention": [
         "relative_bias/",
         "blocks/layer_0/attention/",
+        "blocks/layer_1/attention/out/",
         "blocks/layer_1/cross_attention/",
     ],
     "ffn": ["blocks/layer_0/ffn/", "blocks/layer_1/ffn/shared/"],
-    "router": ["blocks/layer_1/ffn/router/", "blocks/layer_1/ffn/task_embedding"],
+    "router": [
+        "blocks/layer_1/attention/query/router/",
+        "blocks/layer_1/ffn/router/",
+        "blocks/layer_1/ffn/task_embedding",
+    ],
 }
 
 
@@ -238,7 +254,7 @@ def test_a_pattern_narrows_the_group():
     assert moves < members(group_mask("expert", AXES))
     options = config_of(trainable_pattern="/(experts|router)/").optimizer
     moves = members(trainable_mask(options, AXES))
-    assert {path.split("/")[3] for path in moves} == {"experts", "router"}
+    assert {path.split("/")[-2] for path in moves} == {"experts", "router"}
 
 
 @pytest.mark.fast

@@ -42,7 +42,10 @@ CASES = {
         2,
     ),
     "softmax_topk": (
-        {"moe.num_selected_experts": 3},
+        {
+            "moe.num_selected_experts": 3,
+            "model.block_pattern": ("moe_attention+moe",),
+        },
         {"gates": "softmax_topk", "score_fn": "sigmoid"},
         3,
     ),

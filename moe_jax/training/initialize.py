@@ -10,7 +10,7 @@ from flax.traverse_util import unflatten_dict
 from ml_collections import ConfigDict
 
 from moe_jax.errors import UserError
-from moe_jax.parallel import path_name
+from moe_jax.parallel import path_name, processes
 from moe_jax.training import manifest as manifests
 from moe_jax.training.checkpoints import Checkpoints, load_matching
 from moe_jax.training.experiment import Experiment
@@ -48,24 +48,55 @@ def check_slots(experiment: Experiment) -> None:
         _slots_in(experiment)
 
 
-def initial_state(experiment: Experiment, checkpoints: Checkpoints) -> TrainState:
-    """The newest checkpoint, or else a new state, from `init_from` where set.
+def state_of_another(
+    experiment: Experiment, checkpoints: Checkpoints
+) -> TrainState | None:
+    """The state that a run takes from `init_from` when it has no checkpoint yet.
+
+    To be called before anything is written, so that a source that does not fit leaves
+    no run behind.
+
+    Args:
+      experiment: the new run.
+      checkpoints: its own.
+
+    Returns:
+      None: there is no `init_from`, or the run goes on from a checkpoint of its own.
 
     Raises:
-      UserError: a checkpoint does not fit, or `init_from` holds none.
+      UserError: the checkpoints in `init_from` are damaged, or do not fit.
+    """
+    config = experiment.config
+    if not config.init_from or processes.agreed(bool(checkpoints.steps())):
+        return None
+    if not config.init_whole_state:
+        return _with_tensors_of_another(experiment)
+    restored = Checkpoints(_checkpoints(config), 1, 0).restore_latest(
+        experiment.abstract
+    )
+    if restored is None:
+        raise UserError(f"init_from={config.init_from}: no checkpoint is left")
+    logging.warning("init_from=%s: loaded the whole state", config.init_from)
+    return restored[0]
+
+
+def initial_state(
+    experiment: Experiment, checkpoints: Checkpoints, another: TrainState | None = None
+) -> TrainState:
+    """The newest checkpoint, or else a new state.
+
+    Args:
+      experiment: the run.
+      checkpoints: its own.
+      another: from `state_of_another`; None: a new state is drawn from the seed.
+
+    Raises:
+      UserError: a checkpoint does not fit.
     """
     restored = checkpoints.restore_latest(experiment.abstract)
     if restored is not None:
         return restored[0]
-    config = experiment.config
-    if not config.init_from:
-        return experiment.init()
-    if config.init_whole_state:
-        source = Checkpoints(_checkpoints(config), 1, 0)
-        restored = source.restore_latest(experiment.abstract)
-        logging.warning("init_from=%s: loaded the whole state", config.init_from)
-        return restored[0]
-    return _with_tensors_of_another(experiment)
+    return experiment.init() if another is None else another
 
 
 def _with_tensors_of_another(experiment: Experiment) -> TrainState:

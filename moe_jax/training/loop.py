@@ -30,7 +30,12 @@ from moe_jax.training.checkpoints import Checkpoints
 from moe_jax.training.checks import check_config, check_mesh
 from moe_jax.training.evaluation import evaluate, held_out_loss
 from moe_jax.training.experiment import Experiment, build_experiment
-from moe_jax.training.initialize import check_slots, check_source, initial_state
+from moe_jax.training.initialize import (
+    check_slots,
+    check_source,
+    initial_state,
+    state_of_another,
+)
 from moe_jax.training.interrupt import StopRequest
 from moe_jax.training.losses import Teacher
 from moe_jax.training.progress import Progress
@@ -83,11 +88,12 @@ def train(
     lesson = load_teacher(config, data.vocab_size, experiment.mesh)
     alike = [shared_fields(config), data.fingerprint]
     processes.check_alike(alike, "flags or data")
-    resumes = open_workdir(config, workdir, data.fingerprint, data.description)
 
     keep = (config.train.keep_last, config.train.keep_best)
     with Checkpoints(workdir / "checkpoints", *keep) as checkpoints:
-        state = initial_state(experiment, checkpoints)
+        another = state_of_another(experiment, checkpoints)
+        resumes = open_workdir(config, workdir, data.fingerprint, data.description)
+        state = initial_state(experiment, checkpoints, another)
         start = int(state.step)
         if start >= config.train.num_steps:
             summary = read_summary(workdir) or {"status": "unknown"}

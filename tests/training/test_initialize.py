@@ -10,7 +10,12 @@ from moe_jax.errors import UserError
 from moe_jax.parallel import path_name
 from moe_jax.training.checkpoints import Checkpoints
 from moe_jax.training.experiment import build_experiment
-from moe_jax.training.initialize import check_slots, check_source, initial_state
+from moe_jax.training.initialize import (
+    check_slots,
+    check_source,
+    initial_state,
+    state_of_another,
+)
 from moe_jax.training.slots import Slot, name_slots
 from moe_jax.training.state import shardings_of
 from tests.models.tiny import VOCABULARY, tiny_batch, tiny_config
@@ -67,7 +72,8 @@ def start(tmp_path, config):
     check_source(config)
     check_slots(experiment)
     with Checkpoints(tmp_path / "checkpoints", 1, 0) as checkpoints:
-        return initial_state(experiment, checkpoints), experiment
+        another = state_of_another(experiment, checkpoints)
+        return initial_state(experiment, checkpoints, another), experiment
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+import shutil
 import signal
 import threading
 
@@ -153,13 +154,36 @@ def test_another_config_is_refused_and_nothing_changes(folder, whole):
     assert (workdir / "config.json").read_bytes() == before
 
 
-def test_a_checkpoint_of_another_shape_is_refused(folder, whole):
+def refused_source(folder, workdir, name):
+    """A config that cannot start from a run, by what is wrong with it."""
+    if name == "damaged":
+        copy = folder / "copy"
+        shutil.copytree(workdir, copy)
+        for path in (copy / "checkpoints").iterdir():
+            (path / "manifest.json").write_text("{}")
+        return tiny.config(folder, init_from=str(copy))
+    changes = {"init_whole_state": True} | {
+        "other_shape": {"model__d_model": 32},
+        "other_optimizer": {"optimizer__name": "adafactor"},
+    }[name]
+    return tiny.config(folder, init_from=str(workdir), **changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("other_shape", "other tensors than this config's"),
+        ("other_optimizer", "other tensors than this config's"),
+        ("damaged", "is damaged"),
+    ],
+)
+def test_a_source_that_does_not_fit_is_refused_and_leaves_no_run(
+    folder, whole, name, reason
+):
     workdir, _ = whole
-    other = folder / "other_shape"
-    config = tiny.config(folder, model__d_model=32, init_from=str(workdir))
-    config.init_whole_state = True
-    with pytest.raises(UserError, match="other tensors than this config's"):
-        loop.train(config, other)
+    with pytest.raises(UserError, match=reason):
+        loop.train(refused_source(folder, workdir, name), folder / "refused")
+    assert not (folder / "refused").exists()
 
 
 def test_weights_of_another_run_start_a_new_one(folder, whole, caplog):

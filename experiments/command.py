@@ -76,22 +76,27 @@ def read_run_config(holder: flags.FlagHolder, workdir: flags.FlagHolder) -> Conf
     return config
 
 
-def run(main: Callable[[Sequence[str]], None]) -> None:
-    """Runs a command; what the user can mend ends in one line and status 2."""
+def run(main: Callable[[Sequence[str]], None], takes_names: bool = False) -> None:
+    """Runs a command; what the user can mend ends in one line and status 2.
+
+    Args:
+      main: is given the arguments that are no flags, behind the program's name.
+      takes_names: whether there may be such arguments.
+    """
     # The local imports of jax must not happen before the flags are known, or
     # --help would take seconds.
     logging.set_verbosity(logging.WARNING)
-    app.run(_with_one_line_errors(main), flags_parser=_parse)
+    app.run(_with_one_line_errors(main, takes_names), flags_parser=_parse)
 
 
 def _with_one_line_errors(
-    main: Callable[[Sequence[str]], None],
+    main: Callable[[Sequence[str]], None], takes_names: bool
 ) -> Callable[[Sequence[str]], None]:
     def wrapped(argv: Sequence[str]) -> None:
         quiet_absent_tpu()
         _set_up_compilation_cache()
         try:
-            if len(argv) > 1:
+            if len(argv) > 1 and not takes_names:
                 raise UserError(f"unknown argument {argv[1]!r}; --help lists the flags")
             main(argv)
         except UserError as error:

@@ -16,9 +16,9 @@ from moe_jax.sweeps.runs import FINISHED, Run
 
 _THROUGHPUT = "throughput/tokens_per_second_per_device"
 
-# Largest load over mean load, minus 1, late in training; see `_balance`.
+# Largest load over mean load, minus 1, late in training; see `late_balance`.
 MAX_VIO = "train/router/max_vio_global"
-_LAST_LINES = 10
+LAST_LINES = 10  # logged steps that are "late in training"
 
 # Column of results.csv -> name in a run's summary.json.
 _SUMMARY_NAMES = {
@@ -99,7 +99,7 @@ def _read(run: Run, metric: str) -> Result:
     if status != FINISHED:
         return Result(run, status, {}, None, None)
     lines = read_metrics(run.workdir)
-    summary = run.summary() | _balance(lines)
+    summary = run.summary() | late_balance(lines)
     values = {
         column: summary[name]
         for column, name in _SUMMARY_NAMES.items()
@@ -110,7 +110,7 @@ def _read(run: Run, metric: str) -> Result:
     return Result(run, status, values, summary.get(metric), speed)
 
 
-def _balance(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def late_balance(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """`MAX_VIO` of a run's last logged training steps; {} without sparse layers.
 
     The largest load over the mean load, minus 1, of the steps' mean loads: the
@@ -123,7 +123,7 @@ def _balance(lines: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     ]
     if not loads:
         return {}
-    load = np.mean(loads[-_LAST_LINES:], axis=0)
+    load = np.mean(loads[-LAST_LINES:], axis=0)
     return {MAX_VIO: float(max_violation(load).mean())}
 
 
@@ -180,8 +180,8 @@ def _summarize(
         dropped=_mean(values, "dropped"),
         max_over_mean=_plus_one(_mean(values, "max_vio")),
         step_time=float(np.mean(times)) if times else None,
-        active_parameters=values[0]["active_parameters"] if values else None,
-        flops_per_token=values[0]["flops_per_token"] if values else None,
+        active_parameters=values[0].get("active_parameters") if values else None,
+        flops_per_token=values[0].get("flops_per_token") if values else None,
     )
 
 

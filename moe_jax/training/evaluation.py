@@ -89,6 +89,16 @@ def held_out_loss(results: Mapping[str, Metrics]) -> float:
     return float(np.mean([r["loss/cross_entropy"] for r in results.values()]))
 
 
+def mean_over_sets(results: Mapping[str, Metrics]) -> dict[str, float]:
+    """The scalar metrics that all held-out sets have, averaged over them."""
+    first, *others = results.values()
+    return {
+        name: float(np.mean([values[name] for values in results.values()]))
+        for name, value in first.items()
+        if not isinstance(value, list) and all(name in other for other in others)
+    }
+
+
 def _evaluate_set(
     experiment: Experiment,
     eval_step: EvalStep,

@@ -28,7 +28,7 @@ from moe_jax.errors import UserError
 from moe_jax.parallel import make_mesh, processes
 from moe_jax.training.checkpoints import Checkpoints
 from moe_jax.training.checks import check_config, check_mesh
-from moe_jax.training.evaluation import evaluate, held_out_loss
+from moe_jax.training.evaluation import evaluate, held_out_loss, mean_over_sets
 from moe_jax.training.experiment import Experiment, build_experiment
 from moe_jax.training.initialize import (
     check_slots,
@@ -305,17 +305,12 @@ class TrainingLoop:
             summary["train/router/dropped"] = float(np.mean(self._dropped))
         if self._held_out is not None:
             evaluated_at, results = self._held_out
-            sets = list(results.values())
-            summary |= {
-                name: float(np.mean([values[name] for values in sets]))
-                for name, value in sets[0].items()
-                if not isinstance(value, list)
-            }
+            summary |= mean_over_sets(results)
             summary["evaluated_at"] = evaluated_at
             gzipped = [s.gzip_bits_per_byte for s in self._data.eval_sets.values()]
             if np.isfinite(gzipped).all():
                 summary["gzip_bits_per_byte"] = float(np.mean(gzipped))
-            if len(sets) > 1:
+            if len(results) > 1:
                 summary["sets"] = results
         self._writer.write_summary(summary)
         return summary

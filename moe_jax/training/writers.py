@@ -84,9 +84,7 @@ class MetricWriter:
         """Writes summary.json, what is left when a run ends."""
         if not self._writes:
             return
-        plain = _valid(_plain_tree(summary))
-        text = json.dumps(plain, indent=1, allow_nan=False) + "\n"
-        files.write_whole(self._workdir / SUMMARY, text)
+        write_summary(self._workdir, summary)
         self._ended_before = False
 
     def close(self) -> None:
@@ -101,6 +99,13 @@ class MetricWriter:
             return
         with (self._workdir / METRICS).open("a") as file:
             file.write(line)
+
+
+def write_summary(workdir: epath.PathLike, summary: Mapping[str, Any]) -> None:
+    """Writes a folder's summary.json, whole or not at all."""
+    plain = _valid(_plain_tree(summary))
+    text = json.dumps(plain, indent=1, allow_nan=False) + "\n"
+    files.write_whole(epath.Path(workdir) / SUMMARY, text)
 
 
 def _lines_until(path: epath.Path, step: int) -> str:

@@ -1,0 +1,31 @@
+"""Overrides that several tables share."""
+
+from configs.twin import twin_pattern, twin_width
+
+
+def dense_pattern(config):
+    """A dense FFN of equal active FLOPs in place of each sparse one."""
+    width = twin_width(config.moe, "active_flops")
+    patterns = {"model.block_pattern": twin_pattern(config.model.block_pattern, width)}
+    if config.model.encoder_pattern:
+        patterns["model.encoder_pattern"] = twin_pattern(
+            config.model.encoder_pattern, width
+        )
+    return patterns
+
+
+def fine_tuning(config, scale, task, examples):
+    """A task made on the fly, with the vocabulary of pre-training."""
+    del config
+    steps = {"smoke": 4, "cpu": 200, "gpu": 1000, "paper": 16_000}[scale]
+    return {
+        "data.source": "task",
+        "data.task": task,
+        "data.objective": "causal",
+        "data.train_examples": examples,
+        "optimizer.schedule": "constant",
+        "optimizer.learning_rate": 1e-3,
+        "optimizer.warmup_steps": 10,
+        "optimizer.decay_steps": steps,
+        "train.num_steps": steps,
+    }

@@ -1,0 +1,1 @@
+"""Claims of papers: defined as data, run as ablations, judged with statistics."""

@@ -1,0 +1,232 @@
+"""A table's report for people: the paper's numbers beside ours, and each verdict."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+from rich.console import Console
+from rich.table import Table as Grid
+
+from moe_jax.claims.figures import draw_claim
+from moe_jax.claims.record import RESULTS
+from moe_jax.sweeps.progress import duration
+from moe_jax.training.files import write_whole
+
+REPORT = "report.md"
+
+Record = Mapping[str, Any]
+
+
+def write_report(record: Record, folder: epath.PathLike) -> None:
+    """Writes report.md and a figure a claim, from what results.json holds."""
+    folder = epath.Path(folder)
+    for name, claim in record["claims"].items():
+        if claim["finding"]["per_seed"]:
+            draw_claim(claim, folder / "figures" / f"{name}.png")
+    write_whole(folder / REPORT, to_markdown(record))
+
+
+def to_markdown(record: Record) -> str:
+    """The report of a record."""
+    published = record.get("published") or {}
+    parts = [
+        f"# {record['table']} at scale {record['scale']}",
+        f"{record['title']}. {record['paper']}.",
+        f"```sh\n{shlex.join(record['command'])}\n```",
+        "## Verdicts",
+        _verdicts(record),
+        *(_claim(name, claim) for name, claim in record["claims"].items()),
+    ]
+    if published:
+        parts += [
+            "## The paper's numbers",
+            grid(published["columns"], published["rows"]),
+        ]
+    if "rows" in record:
+        parts += ["## Ours", _rows(record), _about(record)]
+    return "\n\n".join(parts) + "\n"
+
+
+def grid(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def print_findings(record: Record, console: Console) -> None:
+    """Prints the verdicts."""
+    table = Grid(box=None, pad_edge=False, header_style="bold")
+    for column in ("claim", "verdict", "effect", "seeds", "setting"):
+        table.add_column(column, overflow="fold")
+    for name, claim in record["claims"].items():
+        finding = claim["finding"]
+        table.add_row(
+            name,
+            finding["verdict"],
+            effect_of(finding),
+            str(finding["n"] or "-"),
+            finding["setting"] or "-",
+        )
+    console.print(table)
+    for name, claim in record["claims"].items():
+        if reason := claim["finding"]["reason"]:
+            console.print(
+                f"{name}: {reason}", markup=False, highlight=False, soft_wrap=True
+            )
+
+
+def effect_of(finding: Mapping[str, Any]) -> str:
+    """An effect with its interval; "-" where there is none."""
+    if finding["effect"] is None:
+        return "-"
+    text = f"{finding['effect']:+.4g}"
+    if finding["low"] is not None:
+        text += f" [{finding['low']:+.4g}, {finding['high']:+.4g}]"
+    return text
+
+
+def _verdicts(record: Record) -> str:
+    rows = []
+    for name, claim in record["claims"].items():
+        finding, definition = claim["finding"], claim["definition"]
+        rows.append(
+            (
+                name,
+                definition["statement"],
+                f"**{finding['verdict']}**",
+                effect_of(finding),
+                _wanted(definition),
+                finding["n"] or "-",
+                finding["setting"] or "-",
+            )
+        )
+    columns = (
+        "claim",
+        "what is claimed",
+        "verdict",
+        "effect",
+        "counts",
+        "n",
+        "setting",
+    )
+    return grid(columns, rows)
+
+
+def _wanted(definition: Mapping[str, Any]) -> str:
+    """What would count, in words."""
+    if definition["test"] == "equivalence":
+        return f"within {definition['margin']:g}"
+    if definition["direction"]:
+        return f"{definition['direction']} by {definition['minimum']:g}"
+    return "-"
+
+
+def _claim(name: str, claim: Mapping[str, Any]) -> str:
+    definition, finding = claim["definition"], claim["finding"]
+    lines = [
+        f"### {name}: {finding['verdict']}",
+        definition["statement"],
+        f"Published: {definition['published']}",
+    ]
+    if definition["note"]:
+        lines.append(definition["note"])
+    if finding["reason"]:
+        lines.append(f"Why: {finding['reason']}.")
+    if finding["measured"]:
+        measured = finding["measured"].items()
+        lines.append(grid(("measured", ""), [(k, _number(v)) for k, v in measured]))
+    if finding["parts"]:
+        lines.append(
+            grid(
+                ("part", "effect", "95 % interval", "n"),
+                [
+                    (
+                        part["name"],
+                        f"{part['effect']:+.4g}",
+                        f"{part['low']:+.4g} to {part['high']:+.4g}",
+                        part["n"],
+                    )
+                    for part in finding["parts"]
+                ],
+            )
+        )
+    if finding["adjusted_p"] is not None:
+        lines.append(
+            f"Measure `{definition['measure']}`; p = {finding['p']:.2g}, "
+            f"{finding['adjusted_p']:.2g} after Holm's correction; "
+            f"{finding['n']} such pairs detect {_number(finding['detectable'])}."
+        )
+    if finding["per_seed"]:
+        lines.append(f"![{name}](figures/{name}.png)")
+    return "\n\n".join(lines)
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _rows(record: Record) -> str:
+    rows = [
+        (
+            name,
+            row["seeds"],
+            _or_dash(row["loss"], "{:.4f}"),
+            _or_dash(row["dropped"], "{:.1%}"),
+            _or_dash(row["max_over_mean"], "{:.2f}"),
+            _or_dash(row["active_parameters"], "{:,}"),
+            _or_dash(row["flops_per_token"], "{:.3g}"),
+            _or_dash(row["step_time"], "{:.2f}x"),
+            _or_dash(record["learning_rates"].get(name), "{:g}"),
+        )
+        for name, row in record["rows"].items()
+    ]
+    columns = (
+        "arm",
+        "seeds",
+        "held-out loss",
+        "dropped in training",
+        "max/mean load",
+        "active parameters",
+        "FLOPs/token",
+        "step time",
+        "learning rate",
+    )
+    return grid(columns, rows)
+
+
+def _or_dash(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _about(record: Record) -> str:
+    lines = []
+    if (noise := record["noise"]) and noise["sd"] is not None:
+        lines.append(
+            f"Noise floor: the baseline's held-out loss is {noise['mean']:.4f} with "
+            f"a standard deviation of {noise['sd']:.4f} over {noise['n']} seeds."
+        )
+    control = record["control"]
+    lines.append(
+        f"A/A control, the baseline against itself under other seeds: "
+        f"{control['verdict']}, {effect_of(control)}"
+        + (f" ({control['reason']})." if control["reason"] else ".")
+    )
+    cost = record["cost"]
+    lines.append(
+        f"Cost: {cost['runs']} runs, {duration(cost['seconds'])} in all. Step times are "
+        "relative to the baseline's, on a machine that did other work, too."
+    )
+    if environment := record["environment"]:
+        versions = environment["versions"]
+        devices = environment["devices"]
+        lines.append(
+            f"Python {versions['python']}, jax {versions['jax']}, flax "
+            f"{versions['flax']}; {devices['count']} x {devices['kind']}, "
+            f"{environment['cpu_cores']} cores a run; commit {environment['commit']}; "
+            f"numerics version {record['numerics_version']}. All numbers, seed by seed: "
+            f"[{RESULTS}]({RESULTS})."
+        )
+    return "\n\n".join(lines)

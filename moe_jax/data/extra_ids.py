@@ -73,11 +73,19 @@ def _own_sentinels(tokenizer: Tokenizer) -> list[int]:
 def encode_with_sentinels(text: str, tokenizer: Tokenizer, ids: ExtraIds) -> list[int]:
     """The ids of a text, in which `<extra_id_0>` is the first sentinel, and so on.
 
+    A mode in brackets, `[S]`, in front of all is the mode's token, where there are
+    modes. The inverse of `decode_with_sentinels`: a space behind it is text.
+
     Raises:
       UserError: there is no such sentinel.
     """
+    encoded = []
+    for name, mode in ids.modes.items():
+        if text.startswith(f"[{name}]"):
+            text, encoded = text.removeprefix(f"[{name}]"), [mode]
+            break
     parts = _SENTINEL.split(text)  # text, number, text, ..
-    encoded = tokenizer.encode(parts[0])
+    encoded += tokenizer.encode(parts[0])
     for number, part in zip(parts[1::2], parts[2::2], strict=True):
         if int(number) >= len(ids.sentinels):
             raise UserError(

@@ -65,11 +65,14 @@ class Data:
         return self.ids.vocab_size
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, in which `<extra_id_0>` is a sentinel."""
+        """The ids of a text, in which `<extra_id_0>` is a sentinel.
+
+        And `[S]` in front of it the token of a mode, where the objective has modes.
+        """
         return encode_with_sentinels(text, self.tokenizer, self.ids)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids, sentinels as `<extra_id_0>`."""
+        """The text of ids, sentinels as `<extra_id_0>`, modes as `[S]`."""
         return decode_with_sentinels(ids, self.tokenizer, self.ids)
 
     def train_batches(

@@ -70,6 +70,15 @@ class TaskRows(PackedRows):
         """
         return list(itertools.islice(self._examples.examples(split), limit))
 
+    def question(self, ids: Sequence[int], end_id: int) -> list[int]:
+        """A text's ids as an example has them: cut, with sentinels and EOS behind."""
+        room = self.input_length - len(self.sentinels) - 1
+        return [*ids[:room], *self.sentinels, end_id]
+
+    def answer(self, ids: Sequence[int]) -> list[int]:
+        """The ids of targets without the sentinels."""
+        return [token for token in ids if token not in self.sentinels]
+
 
 def task_rows(
     examples: Examples,

@@ -72,8 +72,8 @@ def write_answers(
             prompts = np.zeros((size, room), np.int32)
             lengths = np.ones(size, np.int32)
             for i, example in enumerate(batch):
-                ids = data.encode(example.input)[: room - len(rows.sentinels) - 1]
-                ids = [*ids, *rows.sentinels, end]
+                # As in training: what looks like a sentinel or a mode is text.
+                ids = rows.question(data.tokenizer.encode(example.input), end)
                 prompts[i, : len(ids)], lengths[i] = ids, len(ids)
             written = continue_rows(
                 config,
@@ -88,7 +88,6 @@ def write_answers(
             )
             for row in np.asarray(written)[: len(batch)].tolist():
                 text = row[: row.index(end)] if end in row else row
-                text = [token for token in text if token not in rows.sentinels]
-                answers.append(data.decode(text))
+                answers.append(data.decode(rows.answer(text)))
             report(len(answers), f"{len(answers):,} answers")
     return answers

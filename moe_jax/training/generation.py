@@ -10,7 +10,9 @@ from etils import epath
 from jaxtyping import Array, Float, Int
 from ml_collections import ConfigDict
 
+from moe_jax.data import Data
 from moe_jax.data.shapes import makes_pairs
+from moe_jax.data.task_rows import TaskRows
 from moe_jax.errors import UserError
 from moe_jax.models import LanguageModel, build_model, model_depth, stack_configs
 from moe_jax.models.decoding import continue_rows
@@ -40,8 +42,11 @@ def generate(
     Args:
       config: the run's config.
       workdir: the run's folder.
-      prompt: text to continue or to answer; sentinels as `<extra_id_0>`.
-      max_tokens: tokens to add at most; the end of a document ends it earlier.
+      prompt: text to continue or to answer; sentinels as `<extra_id_0>`, and in front
+        a mode of UL2 as `[S]`. Where all data are tasks, `data.task_sentinels` are
+        put behind it and taken out of the answer.
+      max_tokens: tokens to add at most; the end of a document ends it earlier, and a
+        task's answer is no longer than its targets.
       temperature: divides the logits; 0 takes the likeliest token.
       num_samples: how many continuations.
       seed: of the draws.
@@ -60,19 +65,41 @@ def generate(
         )
     trained = load_trained(without_drops(config), workdir, step)
     config, data = trained.experiment.config, trained.data
-    ids = data.encode(prompt)
-    if makes_pairs(config):
-        ids = [*ids, data.tokenizer.eos_id]
-        if len(ids) > config.data.sequence_length:
-            logging.warning("the prompt is cut to its first tokens, as in training")
-            ids = [*ids[: config.data.sequence_length - 1], data.tokenizer.eos_id]
-    else:
-        ids = [data.tokenizer.bos_id, *ids]
+    end, task = data.tokenizer.eos_id, _task(data)
+    ids = _prompt_ids(trained, prompt, task)
     rows = np.tile(np.array(ids, np.int32), (num_samples, 1))
     write = _write_with_cache if routes_each_token(config) else _write_windows
-    rows = write(trained, rows, max_tokens, temperature, jax.random.key(seed))
+    length = max_tokens
+    if task:  # whose targets begin with the sentinels
+        length = min(length + len(task.sentinels), task.target_length)
+    rows = write(trained, rows, length, temperature, jax.random.key(seed))
+    texts = [_until(row.tolist(), end) for row in rows]
+    if task:
+        texts = [task.answer(text)[:max_tokens] for text in texts]
+    return [data.decode(text) for text in texts]
+
+
+def _task(data: Data) -> TaskRows | None:
+    """The rows of a task, where there is nothing but tasks: they are all alike."""
+    tasks = list(data.tasks.values())
+    return tasks[0] if tasks and len(tasks) == len(data.eval_sets) else None
+
+
+def _prompt_ids(trained: Trained, prompt: str, task: TaskRows | None) -> list[int]:
+    """The prompt as the model knows its inputs from training."""
+    config, data = trained.experiment.config, trained.data
+    ids = data.encode(prompt)
+    if not makes_pairs(config):
+        return [data.tokenizer.bos_id, *ids]
     end = data.tokenizer.eos_id
-    return [data.decode(_until(row.tolist(), end)) for row in rows]
+    if task:
+        inputs = task.question(ids, end)
+    else:
+        inputs = [*ids[: config.data.sequence_length - 1], end]
+    added = 1 + (len(task.sentinels) if task else 0)
+    if len(inputs) < len(ids) + added:
+        logging.warning("the prompt is cut to its first tokens, as in training")
+    return inputs
 
 
 def routes_each_token(config: ConfigDict) -> bool:

@@ -135,6 +135,18 @@ def test_sentinels_of_a_task_stand_between_input_and_target(config, tmp_path):
         open_data(config)
 
 
+def test_a_mode_in_front_of_a_text_is_its_token_and_elsewhere_text(config):
+    data = open_data(asked(config, "encoder_decoder", "ul2"))
+    for name, mode in data.ids.modes.items():
+        ids = data.encode(f"[{name}] a[S]<extra_id_0>")
+        assert ids[0] == mode
+        assert data.tokenizer.decode(ids[1:-1]) == " a[S]"
+        assert data.decode(ids) == f"[{name}] a[S]<extra_id_0>"
+    assert set(data.ids.modes) == {"R", "X", "S"}
+    plain = open_data(asked(config, "encoder_decoder", "span_corruption"))
+    assert plain.encode("[S]") == plain.tokenizer.encode("[S]")
+
+
 def test_synthetic_rows_bring_their_own_vocabulary_and_domains(config):
     config.data.source, config.data.path = "synthetic", ""
     data = open_data(config)

@@ -9,7 +9,6 @@ and all but Parquet also as .gz or .zst.
 
 import gzip
 import io
-import json
 from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
@@ -25,6 +24,7 @@ from moe_jax.data.chunks import (
     split_text,
 )
 from moe_jax.data.files import find_matching
+from moe_jax.data.json_lines import parse_line
 from moe_jax.errors import UserError
 
 _JSON_SUFFIXES = (".jsonl", ".ndjson")
@@ -95,9 +95,9 @@ def _read_json_lines(
             continue
         where = f"{name} line {number}"
         try:
-            record = json.loads(line)
+            record = parse_line(line)
         except ValueError as error:
-            raise UserError(f"{where} is not JSON: {error}") from error
+            raise UserError(f"{where} {error}") from error
         if not isinstance(record, dict) or not isinstance(record.get(text_key), str):
             keys = ", ".join(record) if isinstance(record, dict) else "no object"
             raise UserError(

@@ -63,6 +63,29 @@ def extra_ids(data: ConfigDict, tokenizer: Tokenizer) -> ExtraIds:
     return ExtraIds(size, np.array(own, np.int32), modes)
 
 
+def check_fits(rows: int, tokenizer: Tokenizer, ids: ExtraIds) -> None:
+    """Refuses a vocabulary that is larger than the table of embeddings.
+
+    Args:
+      rows: `model.vocab_size`; 0: as many as there are ids.
+      tokenizer: has the first ids.
+      ids: the others, too.
+
+    Raises:
+      UserError: there are more ids than rows.
+    """
+    if not rows or ids.vocab_size <= rows:
+        return
+    sentinels = ids.vocab_size - tokenizer.vocab_size - len(ids.modes)
+    kinds = f"{tokenizer.vocab_size} ids"
+    kinds += f", {len(ids.modes)} modes" if ids.modes else ""
+    kinds += f" and {sentinels} sentinels" if sentinels else ""
+    raise UserError(
+        f"model.vocab_size={rows}: the tokenizer has {kinds}, {ids.vocab_size} in all; "
+        f"set it to {ids.vocab_size} or more, or to 0 for as many as there are"
+    )
+
+
 def _own_sentinels(tokenizer: Tokenizer) -> list[int]:
     own: list[int] = []
     while (token := tokenizer.token_id(f"<extra_id_{len(own)}>")) is not None:

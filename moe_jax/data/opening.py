@@ -14,6 +14,7 @@ from moe_jax.data.denoisers import denoisers_of
 from moe_jax.data.evaluation import EvalSet
 from moe_jax.data.extra_ids import (
     ExtraIds,
+    check_fits,
     decode_with_sentinels,
     encode_with_sentinels,
     extra_ids,
@@ -111,6 +112,7 @@ def open_data(config: ConfigDict) -> Data:
     opened = [_naming(part, _open_part, part, config, cache) for part in parts]
     tokenizer = _tokenizer(data, opened)
     ids = extra_ids(data, tokenizer)
+    check_fits(config.model.vocab_size, tokenizer, ids)
     rows = [
         _naming(part, _rows_of, part, source, config, tokenizer, ids, cache)
         for part, source in zip(parts, opened, strict=True)

@@ -182,6 +182,24 @@ def test_fields_that_cannot_work_are_refused_in_one_line(config, changes, messag
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("objective", "rows", "kinds"),
+    [
+        ("span_corruption", 270, "259 ids and 40 sentinels, 299 in all"),
+        ("ul2", 301, "259 ids, 3 modes and 40 sentinels, 302 in all"),
+    ],
+)
+def test_more_ids_than_rows_are_told_by_their_kinds(config, objective, rows, kinds):
+    config = asked(config, "decoder", objective)
+    config.model.vocab_size = rows
+    with pytest.raises(
+        UserError, match=rf"vocab_size={rows}: the tokenizer has {kinds}"
+    ):
+        open_data(config)
+    config.model.vocab_size = int(kinds.split()[-3])
+    assert open_data(config).vocab_size == config.model.vocab_size
+
+
 def test_next_tokens_leave_nothing_for_an_encoder(config):
     config.model.architecture = "encoder_decoder"
     with pytest.raises(UserError, match="'causal' has no inputs for an encoder"):

@@ -222,7 +222,8 @@ def test_wrong_options_are_one_line_and_write_nothing(tmp_path, options, message
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", b'{"text": "a"}\n{"text"\n', "line 2 is not JSON"),
+        ("a.jsonl", b'{"text": "a"}\n{"text"\n', "line 2 is not JSON: .* at column 8$"),
+        ("a.jsonl", b'{"text": "\xff"}\n', "line 1 is not UTF-8: byte 10 of the line"),
         ("a.jsonl", b'["text"]\n', "line 1 has no text"),
         ("a.jsonl", b'{"text": "\\ud800"}\n', "half of a surrogate pair"),
         ("a.jsonl.gz", gzip.compress(LINES.encode())[:-20], "not a whole .gz file"),

@@ -5,7 +5,6 @@ is trained on. Other keys are left alone.
 """
 
 import hashlib
-import json
 from collections.abc import Iterable
 
 from etils import epath
@@ -13,6 +12,7 @@ from ml_collections import ConfigDict
 
 from moe_jax.data import holdout
 from moe_jax.data.cache import digest
+from moe_jax.data.json_lines import parse_line
 from moe_jax.data.sources.base import SPLITS, Split
 from moe_jax.data.tasks.base import Example, ExampleLists
 from moe_jax.errors import UserError
@@ -98,12 +98,7 @@ def _example(line: bytes) -> Example:
     Raises:
       ValueError: the line is malformed; the message says what it is instead.
     """
-    try:
-        record = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"is not UTF-8: byte {error.start} of the line") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"is not JSON: {error}") from error
+    record = parse_line(line)
     if not isinstance(record, dict):
         raise ValueError(f"is no object but {type(record).__name__}")
     for key in ("input", "target"):

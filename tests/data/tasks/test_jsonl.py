@@ -38,6 +38,14 @@ def test_a_file_holds_out_some_inputs_and_always_the_same(tmp_path):
     assert once.key == again.key
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path):
+    lines = [json.dumps({"input": f"{i}", "target": "x"}) for i in range(99)]
+    path = tmp_path / "marked.jsonl"
+    path.write_text("\n".join(lines), encoding="utf-8-sig")
+    found = examples(path)
+    assert sum(len(list(found.examples(s))) for s in ("train", "validation")) == 99
+
+
 def test_a_folder_has_its_own_splits(tmp_path):
     write(
         tmp_path / "train.jsonl",
@@ -55,7 +63,12 @@ def test_a_folder_has_its_own_splits(tmp_path):
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ("{not json", "line 2 is not JSON"),
+        (
+            "{not json",
+            r"line 2 is not JSON: Expecting property name enclosed in double quotes "
+            r"at column 2$",
+        ),
+        ("[" * 100_000, "line 2 is not JSON: "),
         ("[1, 2]", "line 2 is no object but list"),
         ({"input": "a"}, "line 2 has no 'target'; it has: input"),
         ({"input": 3, "target": "b"}, "line 2 has 3 under 'input'"),

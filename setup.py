@@ -1,4 +1,4 @@
-"""Installs moe_jax: `pip install -e .`, with with extras for devices, tests and more."""
+"""Installs moe_jax: `pip install -e .`, with extras for devices, tests and more."""
 
 from setuptools import find_packages, setup
 

@@ -21,6 +21,17 @@ def text(folder: pathlib.Path, name: str, content: bytes) -> list[str]:
     ]
 
 
+def questions(folder: pathlib.Path, *lines: str, **fields: object) -> list[str]:
+    """A task of that file, and of those fields of `data`."""
+    path = folder / "questions.jsonl"
+    path.write_text("\n".join(lines))
+    fields = {"source": "task", "task": "jsonl", "path": path} | fields
+    fields["cache_dir"] = folder / "cache"
+    return [BASE, *(f"--config.data.{name}={value}" for name, value in fields.items())]
+
+
+QUESTIONS = tuple(f'{{"input": "{i}", "target": "{2 * i}"}}' for i in range(99))
+
 # Name: (flags, given a folder; what the line must say).
 CASES = {
     "missing_config": (
@@ -65,10 +76,44 @@ CASES = {
     "positional": (lambda _: [BASE, "fast"], "unknown argument 'fast'"),
 }
 
+# These open data or build a model first, and take longer.
+SLOW_CASES = {
+    "malformed_question": (
+        lambda folder: questions(folder, QUESTIONS[0], '{"input": "2", '),
+        "questions.jsonl line 2 is not JSON: ",
+    ),
+    "question_without_an_answer": (
+        lambda folder: questions(folder, QUESTIONS[0], '{"input": "2"}'),
+        "questions.jsonl line 2 has no 'target'; it has: input",
+    ),
+    "task_without_a_split": (
+        lambda folder: questions(folder, QUESTIONS[0], path=folder),
+        "has no train.jsonl",
+    ),
+    "sentinels_of_a_task": (
+        lambda folder: questions(folder, *QUESTIONS, task_sentinels=3, num_sentinels=2),
+        "data.task_sentinels=3: there are 2 sentinels; data.num_sentinels=3 would work",
+    ),
+    "sentinels_without_room": (
+        lambda folder: [
+            *questions(folder, *QUESTIONS, num_sentinels=32),
+            "--config.model.vocab_size=270",
+        ],
+        "model.vocab_size=270: the tokenizer has 259 ids and 32 sentinels, 291 in all",
+    ),
+    "trainable": (
+        lambda _: [BASE, "--config.optimizer.trainable_pattern=nothing"],
+        "optimizer.trainable_pattern='nothing'",
+    ),
+}
 
-@pytest.mark.parametrize("name", CASES)
+
+@pytest.mark.parametrize(
+    "name",
+    [*CASES, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_CASES)],
+)
 def test_wrong_input_gets_one_line(name, tmp_path):
-    flags, expected = CASES[name]
+    flags, expected = (CASES | SLOW_CASES)[name]
     workdir = tmp_path / "run"
     done = run("train", f"--workdir={workdir}", *flags(tmp_path))
     assert done.returncode == 2, done.stderr
@@ -76,6 +121,19 @@ def test_wrong_input_gets_one_line(name, tmp_path):
     assert line.startswith("error: ")
     assert expected in line
     assert not workdir.exists()
+
+
+@pytest.mark.slow
+def test_more_shards_of_experts_than_experts_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=4")
+    flags = ["--config.mesh.expert=4", "--config.moe.num_experts=2"]
+    done = run("train", f"--workdir={tmp_path / 'run'}", BASE, *flags)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert "mesh.expert=4" in line
+    assert "moe.num_experts=2" in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_missing_workdir_flag_is_one_line():
@@ -113,6 +171,7 @@ def test_a_workdir_of_another_run_is_refused_and_runtime_fields_may_change(tmp_p
         "sweep",
         "benchmark",
         "compile",
+        "convert",
     ],
 )
 def test_help_shows_a_command_line(name):

@@ -217,7 +217,7 @@ def _optimizer() -> ConfigDict:
 
 def _data() -> ConfigDict:
     data = ConfigDict()
-    data.source = "stdlib"  # stdlib, text, tfds, arrayrecord
+    data.source = "stdlib"  # stdlib, text, tfds, arrayrecord, task, synthetic
     data.path = ""  # text: file or folder; arrayrecord: what prepare wrote
     data.glob = "**/*"  # text: which files of a folder
     data.name = ""  # tfds: dataset name, e.g. "lm1b" or "wiki40b/en:1.3.0"

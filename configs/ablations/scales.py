@@ -19,6 +19,8 @@ SEEDS = {"smoke": 3, "cpu": 5, "gpu": 5, "paper": 3}
 # Which word a scale's setting is, next to the paper's own.
 SMALL = {"smoke": "proxy data", "cpu": "proxy data", "gpu": "proxy data"}
 ALL = {**SMALL, "paper": "paper"}
+# Of claims that are computed, whatever the scale is.
+EXACT = dict.fromkeys(ALL, "exact")
 
 
 def decoder(scale: str) -> ConfigDict:

@@ -30,6 +30,7 @@ COUNTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", sorted(CHECKS.keys() - COUNTS))
 def test_exact_claims_hold_and_say_what_was_measured(check):
     holds, measured = CHECKS[check]()

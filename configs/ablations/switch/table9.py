@@ -1,5 +1,7 @@
 """Sizes of the published models."""
 
+from configs.ablations import scales
+
 PAPER = "Fedus et al. 2021, arXiv:2101.03961, Tables 7 and 9"
 PUBLISHED = {
     "columns": ("model", "parameters", "experts"),
@@ -11,7 +13,6 @@ PUBLISHED = {
         ("Switch-C", "1571 B", 2048),
     ),
 }
-_EXACT = dict.fromkeys(("smoke", "cpu", "gpu", "paper"), "exact")
 
 CLAIMS = {
     "parameters": {
@@ -19,7 +20,7 @@ CLAIMS = {
         "published": "Table 9 and, for the first digits of T5- and Switch-Base, Table 7",
         "test": "exact",
         "check": "switch_parameters",
-        "settings": _EXACT,
+        "settings": scales.EXACT,
         "note": "To 2 %. Switch-Large is left out: its widths make 4 % more.",
     },
     "sizes_by_experts": {
@@ -27,20 +28,20 @@ CLAIMS = {
         "published": "Table 7",
         "test": "exact",
         "check": "switch_base_sizes",
-        "settings": _EXACT,
+        "settings": scales.EXACT,
     },
     "xxl_has_128_experts": {
         "statement": "Switch-XXL's 395 B take 128 experts, not the printed 64.",
         "published": "Table 9 prints 64",
         "test": "exact",
         "check": "switch_xxl_experts",
-        "settings": _EXACT,
+        "settings": scales.EXACT,
     },
     "top2_slots": {
         "statement": "With the paper's capacity top-2 at a factor of 1 drops half its choices.",
         "published": "the Mesh-TensorFlow code: capacity is not multiplied by K",
         "test": "exact",
         "check": "top2_slots",
-        "settings": _EXACT,
+        "settings": scales.EXACT,
     },
 }

@@ -1,0 +1,64 @@
+"""The page of all verdicts, from what is kept."""
+
+import json
+
+import pytest
+
+from moe_jax.claims import summary
+from moe_jax.claims.record import make_record, write_record
+from moe_jax.claims.table import load_table
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """Results of the one table whose claims are all exact, with made-up checks."""
+    table = load_table("others.identities", "cpu")
+    results = {
+        claim.check: (lambda: (True, {"x": 1.0})) for claim in table.claims.values()
+    }
+    monkeypatch.setattr("moe_jax.claims.record.CHECKS", results)
+    record = make_record(table, None, 0, ["python"])
+    write_record(record, tmp_path / table.name / "cpu")
+    return tmp_path
+
+
+def test_every_claim_is_listed_with_its_kept_verdict(kept):
+    listed = summary.to_list(summary.read_entries(kept))
+    json.dumps(listed)
+    assert len(listed) >= 45
+    verdicts = {one["claim"]: one["verdict"] for one in listed}
+    assert verdicts["einsum_cost"] == "verified"
+    assert verdicts["sampling_hurts"] == "not run"
+    assert verdicts["jitter_is_best"] == "not testable"
+    assert not any(one["changed_since"] for one in listed)
+
+
+def test_a_changed_definition_shows(kept):
+    path = kept / "others.identities" / "cpu" / "results.json"
+    record = json.loads(path.read_text())
+    record["claims"]["einsum_cost"]["hash"] = "other"
+    path.write_text(json.dumps(record))
+    entries = summary.read_entries(kept)
+    changed = [entry.claim.name for entry in entries if entry.changed]
+    assert changed == ["einsum_cost"]
+    assert "its definition has changed since" in summary.to_page(entries)
+
+
+def test_the_readme_gets_the_decided_claims_alone(kept):
+    entries = summary.read_entries(kept)
+    readme = f"before\n{summary.BEGIN}\nold\n{summary.END}\nafter\n"
+    text = summary.with_short_table(readme, entries)
+    assert text.startswith("before")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert "linear in the group's size" in text
+    assert "Drawing the expert" not in text
+    with pytest.raises(ValueError, match="verdicts: begin"):
+        summary.with_short_table("nothing", entries)
+
+
+def test_the_page_and_its_figure_are_written(kept):
+    entries = summary.read_entries(kept)
+    summary.write_summary(entries, kept)
+    assert (kept / summary.FIGURE).read_bytes().startswith(b"\x89PNG")
+    assert "verified" in (kept / summary.PAGE).read_text()

@@ -20,7 +20,7 @@ SIZES = ([40, 40, 40], [0, 100, 20], [90, 0, 0])
 def run_bank(params, inputs, key=None, **fields):
     """The bank of these parameters on these inputs, with or without dropout."""
     module = ExpertBank(**{"num_experts": EXPERTS, "d_ff": HIDDEN, **fields})
-    width = next(iter(params.values())).shape[1]
+    width = params["kernel" if "kernel" in params else "wi"].shape[1]
     experts = module.apply({"params": params}, width)
     if key is None:
         return apply_experts(experts, inputs)
@@ -41,13 +41,13 @@ def float32(tree):
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)
 
 
-def naive(activation, params, rows, experts):
+def naive(activation, params, rows, experts, **options):
     """Each row through its expert; None: through none."""
     out = np.zeros(rows.shape)
     for m, e in enumerate(experts):
         if e is not None:
             own = {name: kernel[e] for name, kernel in params.items()}
-            out[m] = activations.ffn(activation, rows[m], **own)
+            out[m] = activations.ffn(activation, rows[m], **own, **options)
     return out
 
 
@@ -84,6 +84,45 @@ def test_slots_pass_through_their_own_expert(activation, slots):
     experts = np.repeat(np.arange(EXPERTS), 2 * slots)
     expected = naive(activation, params, flat, experts).reshape(buffers.shape)
     np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("way", ["buffers", "blocks", "ragged_dot"])
+@pytest.mark.parametrize("activation", ["relu", "swiglu"])
+@pytest.mark.parametrize("bias", ["additive", "multiplicative"])
+def test_a_bias_acts_on_its_own_experts_hidden_activations(bias, activation, way):
+    rng = np.random.default_rng(6)
+    sizes = [4, 0, 8] if way != "buffers" else [4, 4, 4]
+    params = random_params(rng, activation)
+    params["bias"] = rng.normal(size=(EXPERTS, HIDDEN))
+    rows, cotangent = rng.normal(size=(2, 12, WIDTH))
+    experts = np.repeat([0, 1, 2], sizes)
+    fields = {"activation": activation, "bias": bias}
+    if way != "buffers":
+        fields["grouped_matmul"] = way
+
+    @jax.jit
+    def run(params, rows):
+        if way == "buffers":
+            inputs = rows.reshape(EXPERTS, 1, 4, WIDTH)
+            return run_bank(params, inputs, **fields).reshape(rows.shape)
+        inputs = Grouped(rows, jnp.asarray(sizes, jnp.int32))
+        return run_bank(params, inputs, **fields).rows
+
+    out, pull_back = jax.vjp(run, float32(params), float32(rows))
+    expected = naive(activation, params, rows, experts, how=bias)
+    np.testing.assert_allclose(out, expected, rtol=1e-4, atol=1e-4)
+    without = {name: kernel for name, kernel in params.items() if name != "bias"}
+    assert np.abs(expected - naive(activation, without, rows, experts)).max() > 0.1
+    # The slope along a random direction of the biases.
+    direction, step = rng.normal(size=(EXPERTS, HIDDEN)), 1e-6
+    gradient = np.asarray(pull_back(float32(cotangent))[0]["bias"], np.float64)
+
+    def at(scale):
+        moved = params | {"bias": params["bias"] + scale * direction}
+        return (naive(activation, moved, rows, experts, how=bias) * cotangent).sum()
+
+    slope = (at(step) - at(-step)) / (2 * step)
+    np.testing.assert_allclose((gradient * direction).sum(), slope, rtol=1e-4)
 
 
 @pytest.mark.parametrize("way", ["buffers", "blocks", "ragged_dot"])

@@ -2,12 +2,13 @@
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 
 from moe_jax.errors import UserError
 from moe_jax.layers import MoELayer, group_size
-from tests.reference import router_losses, routing
+from tests.reference import activations, router_losses, routing
 
 BATCH, LENGTH, WIDTH = 2, 8, 5
 
@@ -126,6 +127,45 @@ def test_router_computes_in_float32_on_bfloat16_features():
         np.testing.assert_allclose(metrics[name], value, rtol=1e-5, err_msg=name)
     leaves = jax.tree.leaves(variables)
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
+
+
+def test_a_bfloat16_router_rounds_logits_and_softmax_and_nothing_else():
+    layer = layer_of(
+        router_dtype=jnp.bfloat16,
+        router_init_stddev=4.0,  # logits near 10, which are rounded by 0.03
+        activation="relu",
+        eval_capacity_factor=4.0,
+    )
+    variables = start(layer)
+    out, metrics = apply(layer, variables)
+    params = jax.tree.map(np.asarray, variables["params"])
+    x, kernel = np.asarray(features()).reshape(-1, WIDTH), params["router"]["kernel"]
+    half = ml_dtypes.bfloat16
+    rounded = [factor.astype(half).astype(np.float32) for factor in (x, kernel)]
+    logits = (rounded[0] @ rounded[1]).astype(half)
+    powers = np.exp((logits - logits.max(-1, keepdims=True)).astype(np.float32))
+    powers = powers.astype(half)
+    total = powers.astype(np.float32).sum(-1, keepdims=True).astype(half)
+    probs = (powers / total).astype(half).astype(np.float64)
+    expected = np.array(
+        [
+            row.max()
+            * activations.ffn(
+                "relu",
+                token,
+                *(params["experts"][name][row.argmax()] for name in ("wi", "wo")),
+            )
+            for token, row in zip(x.astype(np.float64), probs, strict=True)
+        ]
+    )
+    found = np.asarray(out).reshape(expected.shape)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    exact = routing.switch((x.astype(np.float64) @ kernel)[None])[0][0]
+    assert np.abs(exact.max(-1) - probs.max(-1)).max() > 1e-3
+    rms = np.sqrt((logits.astype(np.float64) ** 2).mean())
+    assert metrics["router/logit_rms"].dtype == half
+    np.testing.assert_allclose(float(metrics["router/logit_rms"]), rms, rtol=2**-7)
 
 
 def test_bfloat16_layer_is_near_the_float32_one():

@@ -23,8 +23,13 @@ def silu(x):
 FUNCTIONS = {"relu": relu, "gelu": gelu, "swiglu": silu, "geglu": gelu}
 
 
-def ffn(activation, x, wi, wo, wg=None):
-    """f(x wi) wo, or (f(x wg) * x wi) wo where there is a gate (Shazeer 2020)."""
+def ffn(activation, x, wi, wo, wg=None, bias=None, how="additive"):
+    """f(x wi) wo, or (f(x wg) * x wi) wo where there is a gate (Shazeer 2020).
+
+    bias [F]: what is added to the hidden activations behind f, or multiplied with.
+    """
     function = FUNCTIONS[activation]
     hidden = function(x @ wi) if wg is None else function(x @ wg) * (x @ wi)
+    if bias is not None:
+        hidden = hidden + bias if how == "additive" else hidden * bias
     return hidden @ wo

@@ -75,7 +75,9 @@ def test_experts_on_other_devices_cost_what_is_stated_and_nothing_else(name, tmp
 
 @pytest.mark.parametrize("mesh", [(8, 1, 1), (2, 4, 1), (2, 2, 2)])
 @pytest.mark.parametrize("remat", ["none", "exchange"])
-def test_fully_sharded_parameters_are_gathered_once_a_use_and_pass(mesh, remat, tmp_path):
+def test_fully_sharded_parameters_are_gathered_once_a_use_and_pass(
+    mesh, remat, tmp_path
+):
     changes = {**FSDP, "model.remat": remat}
     whole = {"model.remat": remat}
     cases = [

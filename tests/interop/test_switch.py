@@ -157,7 +157,7 @@ def test_logits_are_theirs_dropped_tokens_included(name):
         assert (0.02 < dropped < 0.7) == (SHAPES[name]["expert_capacity"] < 64)
         # No choice is so close that rounding could turn it.
         assert np.min(reports[stack]["router/top1_margin"]) > 1e-3
-    # Float32 sums in another order: 2e-5 on most processors, 3.4e-5 seen on one.
+    # Float32 sums in another order: within 2e-5 on one machine, 3.4e-5 on another.
     np.testing.assert_allclose(logits, expected, atol=5e-5)
 
 

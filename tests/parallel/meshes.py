@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 DEVICES = 8
+FIRST_MOMENTS = (".mu", ".ema")  # what AdamW and Adafactor call it
 
 # 16 groups of 8 tokens: every mesh has whole groups on every device.
 BASE = {
@@ -117,7 +118,10 @@ def _side(rows: int, length: int, seed: int):
 
 
 def results(case: dict[str, Any]) -> dict[str, Any]:
-    """Metrics of some steps, the last gradients, and the compiled step."""
+    """Metrics of some steps, and the last gradients.
+
+    Of Adafactor, which divides a gradient before it is averaged, the moving average.
+    """
     import jax
     import numpy as np
 
@@ -135,7 +139,7 @@ def results(case: dict[str, Any]) -> dict[str, Any]:
     out["gradients"] = {
         jax.tree_util.keystr(path): np.asarray(leaf, np.float64).ravel().tolist()
         for path, leaf in leaves
-        if ".mu" in jax.tree_util.keystr(path)
+        if any(moment in jax.tree_util.keystr(path) for moment in FIRST_MOMENTS)
     }
     return out
 

@@ -94,8 +94,15 @@ OTHERS = {
     },
 }
 
+# Differences of a gradient, over its largest entry. One step differs by 1e-6: float32
+# sums in another order. Adam turns a gradient that is almost 0, and so mostly rounding,
+# into a whole step, and later gradients show it: the worst of all cases below are 8e-6
+# after 3 steps, and 5e-5 where an assignment of all tokens at once sees the logits.
+ROUNDING = 3e-5
+LOOSER = {"balanced assignment": 2e-4}
 
-def assert_same(results, reference):
+
+def assert_same(results, reference, rounding=ROUNDING):
     for step, (ours, theirs) in enumerate(
         zip(results["metrics"], reference["metrics"], strict=True)
     ):
@@ -104,12 +111,15 @@ def assert_same(results, reference):
             np.testing.assert_allclose(
                 ours[name], value, rtol=1e-5, atol=1e-5, err_msg=f"{name} at {step}"
             )
+    assert results["gradients"].keys() == reference["gradients"].keys() != set()
     for name, gradient in reference["gradients"].items():
-        scale = np.abs(gradient).max()
+        largest = np.abs(gradient).max()
+        assert largest > 0, f"{name} has no gradient to compare"
         np.testing.assert_allclose(
             results["gradients"][name],
             gradient,
-            atol=1e-5 * max(scale, 1),
+            rtol=0,
+            atol=rounding * largest,
             err_msg=name,
         )
 
@@ -139,7 +149,7 @@ def test_five_steps_on_every_mesh_equal_those_on_one_device(changes, tmp_path):
 def test_what_could_depend_on_the_mesh_does_not(name, tmp_path):
     cases = [{"mesh": m, "changes": OTHERS[name], "steps": 3} for m in (ONE, (2, 2, 2))]
     reference, results = meshes.run(cases, tmp_path)
-    assert_same(results, reference)
+    assert_same(results, reference, LOOSER.get(name, ROUNDING))
 
 
 @pytest.mark.parametrize("dispatcher", ["gather", "dropless"])

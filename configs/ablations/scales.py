@@ -1,7 +1,7 @@
 """The base configs of the ablations, by scale.
 
 * `smoke`: a few steps of a tiny model: does the plumbing work?
-* `cpu`: two cores; a run takes about half a minute.
+* `cpu`: two cores; a run takes about half a minute on one of them.
 * `gpu`: one GPU of 80 GB; a run takes a few minutes.
 * `paper`: the published size and length.
 
@@ -54,13 +54,13 @@ def encoder_decoder(scale: str) -> ConfigDict:
 
 def _small_model(config: ConfigDict, scale: str) -> None:
     """Width, data and length of `smoke`, `cpu` and `gpu`."""
-    width = {"smoke": 16, "cpu": 64, "gpu": 384}[scale]
+    width = {"smoke": 16, "cpu": 32, "gpu": 384}[scale]
     steps = {"smoke": 4, "cpu": 400, "gpu": 3000}[scale]
     length = {"smoke": 32, "cpu": 128, "gpu": 512}[scale]
     batch = {"smoke": 4, "cpu": 16, "gpu": 64}[scale]
     config.model.d_model = width
     config.model.d_ff = 2 * width
-    config.model.num_heads = max(1, width // 32)
+    config.model.num_heads = {"smoke": 1, "cpu": 2, "gpu": 12}[scale]
     config.model.num_kv_heads = config.model.num_heads
     config.model.activation = "relu"
     config.model.scan_unroll = 2 if scale == "cpu" else 1
@@ -73,12 +73,13 @@ def _small_model(config: ConfigDict, scale: str) -> None:
     config.data.sequence_length = length
     synthetic = config.data.synthetic
     synthetic.document_length = 0.0  # a row is one document
-    synthetic.num_domains = {"smoke": 2, "cpu": 4, "gpu": 16}[scale]
+    synthetic.num_domains = {"smoke": 2, "cpu": 2, "gpu": 16}[scale]
     synthetic.facts_per_domain = {"smoke": 16, "cpu": 256, "gpu": 4096}[scale]
-    synthetic.markov_order = {"smoke": 1, "cpu": 1, "gpu": 2}[scale]
-    synthetic.fact_share = 0.5
+    synthetic.markov_order = {"smoke": 1, "cpu": 2, "gpu": 2}[scale]
+    synthetic.backoff = 0.5
+    synthetic.fact_share = {"smoke": 0.5, "cpu": 0.2, "gpu": 0.5}[scale]
 
-    config.optimizer.learning_rate = {"smoke": 3e-3, "cpu": 5e-3, "gpu": 2e-3}[scale]
+    config.optimizer.learning_rate = {"smoke": 3e-3, "cpu": 1e-2, "gpu": 2e-3}[scale]
     config.optimizer.warmup_steps = max(1, steps // 10)
     config.optimizer.decay_steps = steps
     config.train.num_steps = steps

@@ -14,6 +14,7 @@ from moe_jax.data import EvalSet
 from moe_jax.routing import max_violation
 from moe_jax.training.answers import score_tasks
 from moe_jax.training.experiment import Experiment
+from moe_jax.training.specialization import specialization
 from moe_jax.training.step import EvalStep
 from moe_jax.training.trained import load_trained
 
@@ -63,8 +64,9 @@ def evaluate_run(
       max_examples: see `answers.score_tasks`; only in a single process.
 
     Returns:
-      `step`, `data_fingerprint`, and for each held-out set the result of `evaluate` and gzip's bits
-      per byte on the same bytes, and the scores of its task.
+      `step`, `data_fingerprint`, and for each held-out set the result of `evaluate`,
+      gzip's bits per byte on the same bytes, how experts specialize (in a single
+      process), and the scores of its task.
 
     Raises:
       UserError: there is no such checkpoint, or it does not fit `config`.
@@ -75,6 +77,8 @@ def evaluate_run(
     for label, values in results.items():
         if eval_sets[label].num_bytes:
             values["gzip_bits_per_byte"] = eval_sets[label].gzip_bits_per_byte
+        if jax.process_count() == 1:
+            values |= specialization(trained, eval_sets[label])
     if trained.data.tasks and jax.process_count() > 1:
         logging.warning("answers are written in a single process only")
     elif trained.data.tasks:

@@ -176,7 +176,7 @@ def microbatch_loss(
       `loss/total` and a dict of metrics, each to be summed over microbatches.
     """
     variables = {"params": params, ROUTER_STATE: router_state}
-    logits, reports = _apply(model, variables, batch, train, rngs)
+    logits, reports = apply_model(model, variables, batch, train, rngs)
     cross_entropy, squared = token_losses(logits, batch["targets"])
     per_target = batch["weights"] / totals.targets
     metrics = {
@@ -186,7 +186,7 @@ def microbatch_loss(
     }
     total = metrics["loss/cross_entropy"]
     if teacher is not None:
-        taught, _ = _apply(teacher.model, taught_by, batch, False, rngs)
+        taught, _ = apply_model(teacher.model, taught_by, batch, False, rngs)
         soft = soft_cross_entropy(logits, taught, teacher.temperature)
         metrics["loss/soft"] = (soft * per_target).sum()
         total = (1 - teacher.soft_weight) * total
@@ -198,14 +198,14 @@ def microbatch_loss(
     return total, {"loss/total": total, **metrics}
 
 
-def _apply(
+def apply_model(
     model: LanguageModel,
     variables: Any,
     batch: Batch,
     train: bool,
     rngs: Mapping[str, Array],
 ) -> tuple[Array, Mapping[str, Any]]:
-    """Logits and reports of a batch."""
+    """Logits and reports of a batch; see the model's `__call__`."""
     return model.apply(
         variables,
         batch["tokens"],

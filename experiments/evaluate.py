@@ -5,9 +5,10 @@
       --config.moe.eval_capacity_factor=1.0
 
 The run's own config.json is the base of the overrides. Prints one JSON object:
-losses on the held-out rows and, of a task, the scores of the answers that the model
-writes (exact match, accuracy, F1, ...). The run's folder is not changed; --output=DIR
-writes DIR/summary.json. On several machines it is started like experiments.train.
+losses on the held-out rows, how far experts divide the token ids between them and, of a
+task, the scores of the answers that the model writes (exact match, accuracy, F1, ...).
+The run's folder is not changed; --output=DIR writes DIR/summary.json. On several machines
+it is started like experiments.train.
 """
 
 import json

@@ -106,7 +106,9 @@ def _show_all() -> None:
         summary.write_summary(entries, _RESULTS.value)
         readme = Path("README.md")
         if readme.exists() and summary.BEGIN in readme.read_text():
-            readme.write_text(summary.with_short_table(readme.read_text(), entries))
+            text = readme.read_text()
+            text = summary.with_short_page(text, entries, _RESULTS.value)
+            readme.write_text(text)
         print(summary.to_page(entries))
         return
     listed = summary.to_list(entries)

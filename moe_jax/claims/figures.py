@@ -1,12 +1,13 @@
-"""A claim's picture: the effect of each seed, their mean, and what would count."""
+"""Pictures of effects: of one claim seed by seed, and of all claims side by side."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
 
 from moe_jax.analysis import plotting
+from moe_jax.claims.claim import Claim
 
 # Verdict -> colour of its effect.
 COLOURS = {
@@ -64,6 +65,74 @@ def draw_claim(claim: Mapping[str, Any], path: epath.PathLike) -> None:
             "dashed: what would count"
         )
         axes.set_title(f"{definition['name']}: {finding['verdict']}")
+
+
+def draw_effects(
+    claims: Sequence[tuple[str, Claim, Mapping[str, Any]]], path: epath.PathLike
+) -> None:
+    """Draws the effects of many claims, each in units of what would count.
+
+    The unit is a claim's minimum, or the margin of an equivalence; of a claim that
+    any effect satisfies, the effect that its seeds could have detected. Ratios of
+    variances are drawn by their logarithms.
+
+    Args:
+      claims: label, definition and finding of each; the finding has an interval.
+      path: where to write the PNG.
+    """
+    with plotting.figure(path, height=1.8 + 0.22 * len(claims)) as figure:
+        axes = figure.subplots()
+        axes.set_xscale("symlog", linthresh=1, linscale=0.7)
+        axes.axvspan(-1, 1, color=plotting.FAINT, zorder=0)
+        axes.axvline(0, color=plotting.INK, linewidth=1.0, zorder=1)
+        seen = set()
+        for row, (_, claim, finding) in enumerate(claims):
+            low, effect, high = (
+                _in_units(finding[of], claim, finding)
+                for of in ("low", "effect", "high")
+            )
+            verdict = finding["verdict"]
+            colour = COLOURS.get(verdict, plotting.MUTED)
+            axes.plot(
+                [low, high],
+                [row, row],
+                color=colour,
+                linewidth=2.5,
+                solid_capstyle="butt",
+            )
+            axes.plot(
+                effect,
+                row,
+                marker="D" if claim.test == "equivalence" else "o",
+                markersize=6,
+                color=colour,
+                markeredgecolor="white",
+                linestyle="none",
+                label=None if verdict in seen else verdict,
+                zorder=4,
+            )
+            seen.add(verdict)
+        axes.set_yticks(range(len(claims)), [label for label, _, _ in claims])
+        axes.tick_params(axis="y", length=0, labelsize=8.5)
+        axes.set_ylim(len(claims) - 0.4, -0.6)
+        axes.grid(False, axis="y")
+        axes.grid(True, axis="x")
+        axes.set_xlabel(
+            "effect over the smallest that counts, + as claimed\n"
+            "(diamonds: claims of no effect, over the margin)"
+        )
+        axes.set_title("Measured effects, by verdict")
+        if seen:
+            figure.legend(loc="outside lower center", ncols=4)
+
+
+def _in_units(value: float, claim: Claim, finding: Mapping[str, Any]) -> float:
+    """An effect over what would count; the claimed direction is positive."""
+    if claim.test == "equivalence":
+        return value / claim.margin
+    if claim.test == "variance":  # a factor, where 1 is none
+        return claim.sign * float(np.log(value) / np.log(claim.minimum))
+    return claim.sign * value / (claim.minimum or finding["detectable"] or 1.0)
 
 
 def _draw_what_counts(axes: Any, definition: Mapping[str, Any]) -> None:

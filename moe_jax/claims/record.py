@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -71,20 +71,28 @@ def make_record(
     return record
 
 
-def hash_of(table: Table, name: str) -> str:
-    """The hash of a claim: its definition, its arms, and how arms are tuned."""
-    return claim_hash(
-        table.claims[name],
-        {
-            arm.name: {
-                "config": fields_of(arm.config),
-                "references": dict(arm.references),
-                "evaluates": arm.evaluates,
-                "learning_rates": LEARNING_RATES if table.tuned else (),
-            }
-            for arm in table.arms.values()
-        },
-    )
+def hash_of(table: Table, name: str, known: Collection[str] | None = None) -> str:
+    """The hash of a claim: its definition, its arms, and how arms are tuned.
+
+    Args:
+      table: the claim's.
+      name: of the claim.
+      known: the fields that configs had when the hash was first made, `config_fields`
+        of a record: one that came later, with a default that changes nothing, does
+        not count. None: all.
+    """
+    arms = {}
+    for arm in table.arms.values():
+        fields = fields_of(arm.config)
+        if known is not None:
+            fields = {field: fields[field] for field in known if field in fields}
+        arms[arm.name] = {
+            "config": fields,
+            "references": dict(arm.references),
+            "evaluates": arm.evaluates,
+            "learning_rates": LEARNING_RATES if table.tuned else (),
+        }
+    return claim_hash(table.claims[name], arms)
 
 
 def fields_of(config: ConfigDict) -> dict[str, Any]:
@@ -133,6 +141,9 @@ def _of_runs(
             arm: table.arms[arm].config.optimizer.learning_rate * factor
             for arm, factor in plan.factors.items()
         },
+        "config_fields": sorted(
+            {name for arm in table.arms.values() for name in fields_of(arm.config)}
+        ),
         "arms": {
             arm.name: {**arm.overrides, **arm.references}
             | ({"evaluates": arm.evaluates} if arm.evaluates else {})

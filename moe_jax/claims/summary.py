@@ -5,9 +5,8 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from moe_jax.analysis import plotting
 from moe_jax.claims.claim import SCALES, Claim
-from moe_jax.claims.figures import COLOURS
+from moe_jax.claims.figures import draw_effects
 from moe_jax.claims.record import hash_of, read_record
 from moe_jax.claims.report import effect_of, grid
 from moe_jax.claims.table import Table, load_table, table_names
@@ -64,7 +63,8 @@ def _entry(tables: Mapping[str, Table], records: Mapping[str, Any], name: str) -
         if record and name in record["claims"]:
             kept = record["claims"][name]
             if kept["finding"]["verdict"] not in (NOT_RUN, NOT_TESTABLE):
-                changed = kept["hash"] != hash_of(tables[scale], name)
+                known = record.get("config_fields")
+                changed = kept["hash"] != hash_of(tables[scale], name, known)
                 finding = kept["finding"]
                 verdict = finding["verdict"]
                 return Entry(tables[scale], claim, scale, verdict, finding, changed)
@@ -111,7 +111,7 @@ def to_page(entries: Sequence[Entry]) -> str:
                 "# Verdicts",
                 "Made by `python -m experiments.reproduce --summary` from the results kept "
                 "beside this page. " + count_line(entries),
-                f"![Verdicts by paper]({FIGURE})",
+                _picture(""),
                 grid(columns, rows),
             ]
         )
@@ -119,8 +119,13 @@ def to_page(entries: Sequence[Entry]) -> str:
     )
 
 
-def to_short_table(entries: Sequence[Entry]) -> str:
-    """Decided claims alone, for README.md; Markdown."""
+def to_short_page(entries: Sequence[Entry], kept: str) -> str:
+    """The figure and the decided claims, for README.md; Markdown.
+
+    Args:
+      entries: all claims.
+      kept: the folder of the page, as README.md links to it.
+    """
     rows = [
         (
             entry.claim.statement,
@@ -132,7 +137,9 @@ def to_short_table(entries: Sequence[Entry]) -> str:
         if entry.verdict in DECIDED
     ]
     columns = ("claim", "verdict", "effect, interval", "setting")
-    return "\n\n".join([count_line(entries), grid(columns, rows)])
+    link = f"[All of them, with their reports]({kept}/{PAGE})."
+    told = f"{count_line(entries)} {link}"
+    return "\n\n".join([told, _picture(f"{kept}/"), grid(columns, rows)])
 
 
 def count_line(entries: Sequence[Entry]) -> str:
@@ -149,11 +156,18 @@ def write_summary(entries: Sequence[Entry], kept: epath.PathLike) -> None:
     """Writes verdicts.md and verdicts.png."""
     folder = epath.Path(kept)
     write_whole(folder / PAGE, to_page(entries))
-    draw_verdicts(entries, folder / FIGURE)
+    draw_effects(
+        [
+            (f"{entry.table.name}  {entry.claim.name}", entry.claim, entry.finding)
+            for entry in entries
+            if entry.finding.get("low") is not None
+        ],
+        folder / FIGURE,
+    )
 
 
-def with_short_table(readme: str, entries: Sequence[Entry]) -> str:
-    """The text of README.md with its table of verdicts made anew.
+def with_short_page(readme: str, entries: Sequence[Entry], kept: str) -> str:
+    """The text of README.md with its verdicts made anew; see `to_short_page`.
 
     Raises:
       ValueError: the text has no place for it.
@@ -162,52 +176,12 @@ def with_short_table(readme: str, entries: Sequence[Entry]) -> str:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ValueError(f"there is no {BEGIN} ... {END}")
-    return f"{before}{begin}\n\n{to_short_table(entries)}\n\n{end}{after}"
+    return f"{before}{begin}\n\n{to_short_page(entries, kept)}\n\n{end}{after}"
 
 
-def draw_verdicts(entries: Sequence[Entry], path: epath.PathLike) -> None:
-    """Draws how many claims of each paper have which verdict."""
-    papers = list(dict.fromkeys(entry.table.name.split(".")[0] for entry in entries))
-    with plotting.figure(path, height=1.6 + 0.5 * len(papers)) as figure:
-        axes = figure.subplots()
-        left = [0] * len(papers)
-        for verdict in VERDICTS:
-            counts = [
-                sum(
-                    entry.verdict == verdict and entry.table.name.split(".")[0] == paper
-                    for entry in entries
-                )
-                for paper in papers
-            ]
-            if not any(counts):
-                continue
-            colour, alpha = _shade(verdict)
-            axes.barh(
-                range(len(papers)),
-                counts,
-                left=left,
-                height=0.6,
-                color=colour,
-                alpha=alpha,
-                edgecolor="white",
-                label=verdict,
-            )
-            left = [a + b for a, b in zip(left, counts, strict=True)]
-        axes.set_yticks(range(len(papers)), papers)
-        axes.invert_yaxis()
-        axes.tick_params(axis="y", length=0)
-        axes.grid(False, axis="y")
-        axes.grid(True, axis="x")
-        axes.set_xlabel("claims")
-        axes.set_title("Verdicts by paper")
-        figure.legend(loc="outside lower center", ncols=4)
-
-
-def _shade(verdict: str) -> tuple[str, float]:
-    known = {"null supported": 0.7, "verified": 0.45}
-    if verdict in COLOURS:
-        return COLOURS[verdict], known.get(verdict, 1.0)
-    return plotting.MUTED, {"inconclusive": 0.9, "invalid": 0.7}.get(verdict, 0.3)
+def _picture(folder: str) -> str:
+    told = "Effect of each claim over the smallest that would count, by verdict"
+    return f"![{told}]({folder}{FIGURE})"
 
 
 def _link(entry: Entry) -> str:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from moe_jax.claims.plan import plan_table
-from moe_jax.claims.record import hash_of
+from moe_jax.claims.record import fields_of, hash_of
 from moe_jax.errors import UserError
 from tests.claims.conftest import with_parent
 
@@ -100,6 +100,21 @@ def test_the_hash_of_a_claim_follows_its_arms(bench):
     child = with_parent(table, "b", "init_from", "a")
     hashes = {hash_of(one, "right") for one in (table, other, child)}
     assert len(hashes) == 3
+
+
+def test_a_field_that_came_later_does_not_change_a_kept_hash(bench):
+    table = bench.table({"right": LOWER}, a=20, b=16)
+    known = sorted(
+        {name for arm in table.arms.values() for name in fields_of(arm.config)}
+    )
+    assert hash_of(table, "right", known) == hash_of(table, "right")
+    kept = hash_of(table, "right", known)
+    for arm in table.arms.values():
+        with arm.config.unlocked():
+            arm.config.loss.thought_of_later = 0.0
+    assert hash_of(table, "right") != kept
+    assert hash_of(table, "right", known) == kept
+    assert hash_of(table, "right", known[1:]) != kept
 
 
 def test_a_dry_run_writes_nothing_and_tells_what_would_be_detected(bench):

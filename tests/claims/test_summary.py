@@ -1,12 +1,15 @@
 """The page of all verdicts, from what is kept."""
 
 import json
+import pathlib
 
 import pytest
 
-from moe_jax.claims import summary
+from moe_jax.claims import figures, summary
 from moe_jax.claims.record import make_record, write_record
 from moe_jax.claims.table import load_table
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -47,14 +50,14 @@ def test_a_changed_definition_shows(kept):
 def test_the_readme_gets_the_decided_claims_alone(kept):
     entries = summary.read_entries(kept)
     readme = f"before\n{summary.BEGIN}\nold\n{summary.END}\nafter\n"
-    text = summary.with_short_table(readme, entries)
+    text = summary.with_short_page(readme, entries, "kept")
     assert text.startswith("before")
     assert text.endswith("after\n")
     assert "old" not in text
     assert "linear in the group's size" in text
     assert "Drawing the expert" not in text
     with pytest.raises(ValueError, match="verdicts: begin"):
-        summary.with_short_table("nothing", entries)
+        summary.with_short_page("nothing", entries, "kept")
 
 
 def test_the_page_and_its_figure_are_written(kept):
@@ -62,3 +65,26 @@ def test_the_page_and_its_figure_are_written(kept):
     summary.write_summary(entries, kept)
     assert (kept / summary.FIGURE).read_bytes().startswith(b"\x89PNG")
     assert "verified" in (kept / summary.PAGE).read_text()
+
+
+def test_effects_are_drawn_in_units_of_what_would_count():
+    claims = load_table("switch.experts", "cpu").claims
+    lower = claims["two_experts"]
+    finding = {"detectable": 0.1}
+    assert figures._in_units(-2 * lower.minimum, lower, finding) == pytest.approx(2)
+    null = load_table("switch.table11", "cpu").claims["jitter_is_harmless"]
+    assert figures._in_units(-null.margin, null, finding) == pytest.approx(-1)
+    varies = load_table("switch.table3", "cpu").claims
+    (ratio,) = [claim for claim in varies.values() if claim.test == "variance"]
+    half = ratio.minimum ** (ratio.sign / 2)
+    assert figures._in_units(half, ratio, finding) == pytest.approx(0.5)
+    assert figures._in_units(1.0, ratio, finding) == 0
+
+
+def test_the_readme_and_the_page_say_what_is_kept():
+    kept = "docs/results"
+    entries = summary.read_entries(ROOT / kept)
+    readme = (ROOT / "README.md").read_text()
+    assert summary.with_short_page(readme, entries, kept) == readme
+    assert summary.to_page(entries) == (ROOT / kept / summary.PAGE).read_text()
+    assert not any(entry.changed for entry in entries)

@@ -55,7 +55,7 @@ def encoder_decoder(scale: str) -> ConfigDict:
 def _small_model(config: ConfigDict, scale: str) -> None:
     """Width, data and length of `smoke`, `cpu` and `gpu`."""
     width = {"smoke": 16, "cpu": 32, "gpu": 384}[scale]
-    steps = {"smoke": 4, "cpu": 400, "gpu": 3000}[scale]
+    steps = {"smoke": 4, "cpu": 250, "gpu": 3000}[scale]
     length = {"smoke": 32, "cpu": 128, "gpu": 512}[scale]
     batch = {"smoke": 4, "cpu": 16, "gpu": 64}[scale]
     config.model.d_model = width
@@ -75,9 +75,10 @@ def _small_model(config: ConfigDict, scale: str) -> None:
     synthetic.document_length = 0.0  # a row is one document
     synthetic.num_domains = {"smoke": 2, "cpu": 2, "gpu": 16}[scale]
     synthetic.facts_per_domain = {"smoke": 16, "cpu": 256, "gpu": 4096}[scale]
-    synthetic.markov_order = {"smoke": 1, "cpu": 2, "gpu": 2}[scale]
-    synthetic.backoff = 0.5
-    synthetic.fact_share = {"smoke": 0.5, "cpu": 0.2, "gpu": 0.5}[scale]
+    synthetic.num_words = {"smoke": 64, "cpu": 512, "gpu": 64}[scale]
+    synthetic.markov_order = {"smoke": 1, "cpu": 1, "gpu": 2}[scale]
+    synthetic.backoff = {"smoke": 0.5, "cpu": 0.0, "gpu": 0.5}[scale]
+    synthetic.fact_share = {"smoke": 0.5, "cpu": 0.0, "gpu": 0.5}[scale]
 
     config.optimizer.learning_rate = {"smoke": 3e-3, "cpu": 2e-2, "gpu": 2e-3}[scale]
     config.optimizer.warmup_steps = max(1, steps // 10)

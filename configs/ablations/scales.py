@@ -80,7 +80,7 @@ def _small_model(config: ConfigDict, scale: str) -> None:
     synthetic.backoff = {"smoke": 0.5, "cpu": 0.0, "gpu": 0.5}[scale]
     synthetic.fact_share = {"smoke": 0.5, "cpu": 0.0, "gpu": 0.5}[scale]
 
-    config.optimizer.learning_rate = {"smoke": 3e-3, "cpu": 2e-2, "gpu": 2e-3}[scale]
+    config.optimizer.learning_rate = {"smoke": 3e-3, "cpu": 4e-2, "gpu": 2e-3}[scale]
     config.optimizer.warmup_steps = max(1, steps // 10)
     config.optimizer.decay_steps = steps
     config.train.num_steps = steps

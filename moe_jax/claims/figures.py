@@ -83,6 +83,7 @@ def draw_effects(
     with plotting.figure(path, height=1.8 + 0.22 * len(claims)) as figure:
         axes = figure.subplots()
         axes.set_xscale("symlog", linthresh=1, linscale=0.7)
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.axvspan(-1, 1, color=plotting.FAINT, zorder=0)
         axes.axvline(0, color=plotting.INK, linewidth=1.0, zorder=1)
         seen = set()

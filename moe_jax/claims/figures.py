@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from etils import epath
+from matplotlib.lines import Line2D
 
 from moe_jax.analysis import plotting
 from moe_jax.claims.claim import Claim
@@ -12,7 +13,7 @@ from moe_jax.claims.claim import Claim
 # Verdict -> colour of its effect.
 COLOURS = {
     "reproduced": plotting.BLUE,
-    "null supported": plotting.BLUE,
+    "null supported": plotting.GREEN,
     "verified": plotting.BLUE,
     "weaker than claimed": plotting.PURPLE,
     "contradicted": plotting.ORANGE,
@@ -86,7 +87,7 @@ def draw_effects(
         axes.xaxis.set_major_formatter("{x:g}")
         axes.axvspan(-1, 1, color=plotting.FAINT, zorder=0)
         axes.axvline(0, color=plotting.INK, linewidth=1.0, zorder=1)
-        seen = set()
+        seen: dict[str, str] = {}
         for row, (_, claim, finding) in enumerate(claims):
             low, effect, high = (
                 _in_units(finding[of], claim, finding)
@@ -108,11 +109,9 @@ def draw_effects(
                 markersize=6,
                 color=colour,
                 markeredgecolor="white",
-                linestyle="none",
-                label=None if verdict in seen else verdict,
                 zorder=4,
             )
-            seen.add(verdict)
+            seen[verdict] = colour
         axes.set_yticks(range(len(claims)), [label for label, _, _ in claims])
         axes.tick_params(axis="y", length=0, labelsize=8.5)
         axes.set_ylim(len(claims) - 0.4, -0.6)
@@ -124,7 +123,15 @@ def draw_effects(
         )
         axes.set_title("Measured effects, by verdict")
         if seen:
-            figure.legend(loc="outside lower center", ncols=4)
+            figure.legend(
+                [
+                    Line2D([], [], color=colour, linewidth=2.5)
+                    for colour in seen.values()
+                ],
+                list(seen),
+                loc="outside lower center",
+                ncols=4,
+            )
 
 
 def _in_units(value: float, claim: Claim, finding: Mapping[str, Any]) -> float:

@@ -120,7 +120,7 @@ def to_page(entries: Sequence[Entry]) -> str:
 
 
 def to_short_page(entries: Sequence[Entry], kept: str) -> str:
-    """The figure and the decided claims, for README.md; Markdown.
+    """The figure and the claims that runs decided, for README.md; Markdown.
 
     Args:
       entries: all claims.
@@ -128,18 +128,26 @@ def to_short_page(entries: Sequence[Entry], kept: str) -> str:
     """
     rows = [
         (
+            _link(entry, f"{kept}/"),
             entry.claim.statement,
             entry.verdict,
             effect_of(entry.finding),
-            _setting(entry),
         )
-        for entry in entries
+        for entry in _measured(entries)
         if entry.verdict in DECIDED
     ]
-    columns = ("claim", "verdict", "effect, interval", "setting")
+    settings = dict.fromkeys(
+        _setting(entry) for entry in _measured(entries) if entry.verdict in DECIDED
+    )
     link = f"[All of them, with their reports]({kept}/{PAGE})."
-    told = f"{count_line(entries)} {link}"
-    return "\n\n".join([told, _picture(f"{kept}/"), grid(columns, rows)])
+    told = f"{count_line(entries)} {link} Decided by runs ({'; '.join(settings)}):"
+    columns = ("table", "claim", "verdict", "effect, interval")
+    return "\n\n".join([_picture(f"{kept}/"), told, grid(columns, rows)])
+
+
+def _measured(entries: Sequence[Entry]) -> list[Entry]:
+    """Those whose result is an effect with an interval."""
+    return [entry for entry in entries if entry.finding.get("low") is not None]
 
 
 def count_line(entries: Sequence[Entry]) -> str:
@@ -159,8 +167,7 @@ def write_summary(entries: Sequence[Entry], kept: epath.PathLike) -> None:
     draw_effects(
         [
             (f"{entry.table.name}  {entry.claim.name}", entry.claim, entry.finding)
-            for entry in entries
-            if entry.finding.get("low") is not None
+            for entry in _measured(entries)
         ],
         folder / FIGURE,
     )
@@ -184,9 +191,9 @@ def _picture(folder: str) -> str:
     return f"![{told}]({folder}{FIGURE})"
 
 
-def _link(entry: Entry) -> str:
+def _link(entry: Entry, folder: str = "") -> str:
     name = entry.table.name
-    return f"[{name}]({name}/{entry.scale}/report.md)" if entry.scale else name
+    return f"[{name}]({folder}{name}/{entry.scale}/report.md)" if entry.scale else name
 
 
 def _setting(entry: Entry) -> str:

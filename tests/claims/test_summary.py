@@ -8,6 +8,7 @@ import pytest
 from moe_jax.claims import figures, summary
 from moe_jax.claims.record import make_record, write_record
 from moe_jax.claims.table import load_table
+from moe_jax.claims.verdicts import DECIDED
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -47,15 +48,19 @@ def test_a_changed_definition_shows(kept):
     assert "its definition has changed since" in summary.to_page(entries)
 
 
-def test_the_readme_gets_the_decided_claims_alone(kept):
-    entries = summary.read_entries(kept)
-    readme = f"before\n{summary.BEGIN}\nold\n{summary.END}\nafter\n"
+def test_the_readme_gets_what_runs_decided(kept):
+    entries = summary.read_entries(ROOT / "docs" / "results")
+    readme = f"before\n{summary.BEGIN}\nwritten by hand\n{summary.END}\nafter\n"
     text = summary.with_short_page(readme, entries, "kept")
     assert text.startswith("before")
     assert text.endswith("after\n")
-    assert "old" not in text
-    assert "linear in the group's size" in text
-    assert "Drawing the expert" not in text
+    assert "written by hand" not in text
+    for entry in entries:
+        decided = entry.verdict in DECIDED and entry.claim.test != "exact"
+        row = f"| {entry.claim.statement} | {entry.verdict} |"
+        assert (row in text) == decided
+    computed = summary.with_short_page(readme, summary.read_entries(kept), "kept")
+    assert "3 verified" in computed
     with pytest.raises(ValueError, match="verdicts: begin"):
         summary.with_short_page("nothing", entries, "kept")
 

@@ -47,6 +47,7 @@ def get_arms(config, scale):
     arms["top2_1.25"] = {
         **router("topk", 2),
         **at(1.25),
+        "moe.capacity_times_k": False,
         "moe.train_capacity_factor": 1.25,
     }
     return arms
@@ -86,5 +87,6 @@ CLAIMS = {
         "direction": "lower",
         "minimum": 0.003,
         "settings": scales.ALL,
+        "note": "As many slots for both: the paper's capacity is not multiplied by K.",
     },
 }

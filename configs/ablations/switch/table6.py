@@ -85,6 +85,10 @@ CLAIMS = {
         "margin": 0.01,
         "settings": scales.ALL,
         "requires": _NEEDS_TEACHER,
+        "note": (
+            "Where training is short, weights of a teacher that trained as long are a "
+            "head start, and the shares of the arms that have them contain it."
+        ),
     },
     "larger_teachers_keep_less": {
         "statement": "The share that is kept falls with the size of the teacher.",

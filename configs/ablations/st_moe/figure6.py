@@ -28,6 +28,7 @@ def get_arms(config, scale):
             **own,
             **fine_tuning(config, scale, "facts", 2000),
             "init_from": f"@{model}_pretrained",
+            "moe.group_size": 0,  # a row: the same whatever the batch is
         }
         steps, rows = tuned["train.num_steps"], config.train.batch_size
         smaller = {

@@ -14,8 +14,22 @@ def dense_pattern(config):
     return patterns
 
 
+def pretraining(scale):
+    """What comes before `fine_tuning`: another task, with the same vocabulary.
+
+    Synthetic text has ids of its own: no embedding would carry over to a task.
+    """
+    if scale == "paper":
+        return {}
+    return {
+        "data.source": "task",
+        "data.task": "composition",
+        "data.objective": "causal",
+    }
+
+
 def fine_tuning(config, scale, task, examples):
-    """A task made on the fly, with the vocabulary of pre-training."""
+    """A task made on the fly; its arm starts from one of `pretraining`."""
     del config
     steps = {"smoke": 4, "cpu": 200, "gpu": 1000, "paper": 16_000}[scale]
     return {

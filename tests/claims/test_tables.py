@@ -41,3 +41,18 @@ def test_exact_claims_hold_and_say_what_was_measured(check):
 def test_an_unknown_table_names_those_that_there_are():
     with pytest.raises(UserError, match=r"switch\.table1"):
         load_table("switch.table99", "cpu")
+
+
+@pytest.mark.parametrize("scale", ["smoke", "cpu", "gpu"])
+def test_who_starts_from_a_run_has_its_vocabulary(scale):
+    children = 0
+    for name in table_names():
+        table = load_table(name, scale)
+        for arm in table.arms.values():
+            for parent in arm.references.values():
+                children += 1
+                sources = (arm.config.data, table.arms[parent].config.data)
+                assert len({data.source == "synthetic" for data in sources}) == 1, name
+                assert len({data.tokenizer for data in sources}) == 1, name
+                assert len({data.num_sentinels for data in sources}) == 1, name
+    assert children > 0

@@ -1,7 +1,7 @@
 """Sparse and dense models fine-tuned on a small and on a large task."""
 
 from configs.ablations import scales
-from configs.ablations.arms import dense_pattern, fine_tuning
+from configs.ablations.arms import dense_pattern, fine_tuning, pretraining
 
 PAPER = "Zoph et al. 2022, arXiv:2202.08906, Figure 3"
 PUBLISHED = {
@@ -25,7 +25,7 @@ def get_arms(config, scale):
     """Returns arm name -> overrides of `config`."""
     arms = {}
     for model, own in (("dense", dense_pattern(config)), ("sparse", {})):
-        arms[f"{model}_pretrained"] = own
+        arms[f"{model}_pretrained"] = {**own, **pretraining(scale)}
         for size, examples in (("small", SMALL), ("large", LARGE)):
             arms[f"{model}_{size}"] = {
                 **own,

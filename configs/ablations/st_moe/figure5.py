@@ -1,7 +1,7 @@
 """Which parameters move in fine-tuning."""
 
 from configs.ablations import scales
-from configs.ablations.arms import fine_tuning
+from configs.ablations.arms import fine_tuning, pretraining
 
 PAPER = "Zoph et al. 2022, arXiv:2202.08906, Figure 5"
 BASELINE = "all"
@@ -25,7 +25,7 @@ def get_arms(config, scale):
     """Returns arm name -> overrides of `config`."""
     tuned = {**fine_tuning(config, scale, "facts", 2000), "init_from": "@pretrained"}
     return {
-        "pretrained": {},
+        "pretrained": pretraining(scale),
         **{group: {**tuned, "optimizer.trainable": group} for group in GROUPS},
     }
 

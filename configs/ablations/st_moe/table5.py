@@ -1,7 +1,7 @@
 """Dropped tokens in fine-tuning."""
 
 from configs.ablations import scales
-from configs.ablations.arms import fine_tuning
+from configs.ablations.arms import fine_tuning, pretraining
 
 PAPER = "Zoph et al. 2022, arXiv:2202.08906, Table 5"
 PUBLISHED = {
@@ -37,7 +37,7 @@ def get_arms(config, scale):
         return {**tuned, "moe.train_capacity_factor": factor}
 
     return {
-        "pretrained": {},
+        "pretrained": pretraining(scale),
         "factor_2": at(2.0),
         "factor_0.75": at(0.75),
         "factor_0.5": at(0.5),

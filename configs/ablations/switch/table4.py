@@ -1,7 +1,7 @@
 """Dropout in fine-tuning, more of it in the experts."""
 
 from configs.ablations import scales
-from configs.ablations.arms import fine_tuning
+from configs.ablations.arms import fine_tuning, pretraining
 
 PAPER = "Fedus et al. 2021, arXiv:2101.03961, Table 4"
 PUBLISHED = {
@@ -25,7 +25,7 @@ def get_arms(config, scale):
     """Returns arm name -> overrides of `config`."""
     tuned = {**fine_tuning(config, scale, "facts", 250), "init_from": "@pretrained"}
     return {
-        "pretrained": {},
+        "pretrained": pretraining(scale),
         **{f"dropout_{r}": {**tuned, "model.dropout": r} for r in (0.1, 0.2, 0.3)},
         "experts_0.4": {**tuned, "model.dropout": 0.1, "moe.expert_dropout": 0.4},
     }

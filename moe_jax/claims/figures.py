@@ -28,7 +28,7 @@ def draw_claim(claim: Mapping[str, Any], path: epath.PathLike) -> None:
       path: where to write the PNG.
     """
     definition, finding = claim["definition"], claim["finding"]
-    colour = COLOURS.get(finding["verdict"], plotting.MUTED)
+    colour = _colour(finding)
     with plotting.figure(path, height=2.3) as figure:
         axes = figure.subplots()
         axes.axvline(0, color=plotting.INK, linewidth=1.0, zorder=1)
@@ -87,31 +87,8 @@ def draw_effects(
         axes.xaxis.set_major_formatter("{x:g}")
         axes.axvspan(-1, 1, color=plotting.FAINT, zorder=0)
         axes.axvline(0, color=plotting.INK, linewidth=1.0, zorder=1)
-        seen: dict[str, str] = {}
         for row, (_, claim, finding) in enumerate(claims):
-            low, effect, high = (
-                _in_units(finding[of], claim, finding)
-                for of in ("low", "effect", "high")
-            )
-            verdict = finding["verdict"]
-            colour = COLOURS.get(verdict, plotting.MUTED)
-            axes.plot(
-                [low, high],
-                [row, row],
-                color=colour,
-                linewidth=2.5,
-                solid_capstyle="butt",
-            )
-            axes.plot(
-                effect,
-                row,
-                marker="D" if claim.test == "equivalence" else "o",
-                markersize=6,
-                color=colour,
-                markeredgecolor="white",
-                zorder=4,
-            )
-            seen[verdict] = colour
+            _draw_effect(axes, row, claim, finding)
         axes.set_yticks(range(len(claims)), [label for label, _, _ in claims])
         axes.tick_params(axis="y", length=0, labelsize=8.5)
         axes.set_ylim(len(claims) - 0.4, -0.6)
@@ -122,19 +99,37 @@ def draw_effects(
             "(diamonds: claims of no effect, over the margin)"
         )
         axes.set_title("Measured effects, by verdict")
-        if seen:
-            figure.legend(
-                [
-                    Line2D([], [], color=colour, linewidth=2.5)
-                    for colour in seen.values()
-                ],
-                list(seen),
-                loc="outside lower center",
-                ncols=4,
-            )
+        colours = {of["verdict"]: _colour(of) for _, _, of in claims}
+        if colours:
+            lines = [Line2D([], [], color=c, linewidth=2.5) for c in colours.values()]
+            figure.legend(lines, list(colours), loc="outside lower center", ncols=4)
 
 
-def _in_units(value: float, claim: Claim, finding: Mapping[str, Any]) -> float:
+def _draw_effect(axes: Any, row: int, claim: Claim, finding: Mapping[str, Any]) -> None:
+    """A row of `draw_effects`: an interval and its middle."""
+    low, effect, high = (
+        in_units(finding[of], claim, finding) for of in ("low", "effect", "high")
+    )
+    colour = _colour(finding)
+    axes.plot(
+        [low, high], [row, row], color=colour, linewidth=2.5, solid_capstyle="butt"
+    )
+    axes.plot(
+        effect,
+        row,
+        marker="D" if claim.test == "equivalence" else "o",
+        markersize=6,
+        color=colour,
+        markeredgecolor="white",
+        zorder=4,
+    )
+
+
+def _colour(finding: Mapping[str, Any]) -> str:
+    return COLOURS.get(finding["verdict"], plotting.MUTED)
+
+
+def in_units(value: float, claim: Claim, finding: Mapping[str, Any]) -> float:
     """An effect over what would count; the claimed direction is positive."""
     if claim.test == "equivalence":
         return value / claim.margin

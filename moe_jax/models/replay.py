@@ -26,6 +26,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from flax.traverse_util import unflatten_dict
+from jax.sharding import Mesh
 from jaxtyping import Array
 from ml_collections import ConfigDict
 
@@ -38,7 +39,9 @@ from moe_jax.routing import logits_width
 RECORD = "router/experts"
 
 
-def with_recording(config: ConfigDict, vocab_size: int) -> LanguageModel:
+def with_recording(
+    config: ConfigDict, vocab_size: int, mesh: Mesh | None = None
+) -> LanguageModel:
     """Builds a config's model, which also reports the experts of each token.
 
     Its reports hold `router/experts` [layer, B, L, K], the choices of each sparse
@@ -46,13 +49,12 @@ def with_recording(config: ConfigDict, vocab_size: int) -> LanguageModel:
     `build_model(config, vocab_size)`.
 
     Args:
-      config: the whole experiment.
-      vocab_size: the tokenizer's.
+      config, vocab_size, mesh: see `build_model`.
     """
     recording = config.copy_and_resolve_references()
     with recording.moe.unlocked():
         recording.moe.record_experts = True
-    return build_model(recording, vocab_size)
+    return build_model(recording, vocab_size, mesh)
 
 
 def replay_config(config: ConfigDict, renormalize: bool = True) -> ConfigDict:

@@ -45,28 +45,23 @@ def specialization(trained: Trained, eval_set: EvalSet) -> dict[str, Any]:
         return {}
     data = trained.experiment.config.data
     sentinels = extra_ids(data, trained.data.tokenizer).sentinels
+    apart = trained.experiment.config.model.architecture == "encoder_decoder"
     found: dict[str, Any] = {}
+    shares = {}
     for stack, own in counts.items():
-        prefix = f"{stack}/specialization/" if len(counts) > 1 else "specialization/"
-        scale = np.log(own.shape[-1]) if own.shape[-1] > 1 else 1.0
-        by_layer = [mutual_information(layer) / scale for layer in own]
+        prefix = f"{stack}/specialization/" if apart else "specialization/"
+        most = np.log(max(own.shape[-1], 2))  # of one expert all measures are 0
+        by_layer = [mutual_information(layer) / most for layer in own]
         found[f"{prefix}information"] = float(np.mean(by_layer))
         found[f"{prefix}information_by_layer"] = by_layer
         chosen = own[:, sentinels].sum(axis=1)
         if chosen.any():
-            found[f"{prefix}sentinel_entropy"] = float(
-                np.mean([entropy(layer) for layer in chosen])
-            )
-    entropies = [f"{stack}/specialization/sentinel_entropy" for stack in counts]
-    if len(counts) > 1 and all(name in found for name in entropies):
-        share = {
-            stack: found[f"{stack}/specialization/sentinel_entropy"]
-            / np.log(own.shape[-1])
-            for stack, own in counts.items()
-        }
-        found["specialization/decoder_less_encoder"] = float(
-            share["decoder"] - share["encoder"]
-        )
+            mean = float(np.mean([entropy(layer) for layer in chosen]))
+            found[f"{prefix}sentinel_entropy"] = mean
+            shares[stack] = mean / most
+    if len(shares) == 2:
+        difference = float(shares["decoder"] - shares["encoder"])
+        found["specialization/decoder_less_encoder"] = difference
     return found
 
 
@@ -78,7 +73,7 @@ def count_experts(
     {} where no stack has sparse layers of token choice.
     """
     experiment, ids = trained.experiment, trained.data.vocab_size
-    model = with_recording(experiment.config, ids)
+    model = with_recording(experiment.config, ids, experiment.mesh)
 
     @jax.jit
     def choices(variables: Any, batch: Mapping[str, Array]) -> dict[str, Any]:

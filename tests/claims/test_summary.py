@@ -76,14 +76,14 @@ def test_effects_are_drawn_in_units_of_what_would_count():
     claims = load_table("switch.experts", "cpu").claims
     lower = claims["two_experts"]
     finding = {"detectable": 0.1}
-    assert figures._in_units(-2 * lower.minimum, lower, finding) == pytest.approx(2)
+    assert figures.in_units(-2 * lower.minimum, lower, finding) == pytest.approx(2)
     null = load_table("switch.table11", "cpu").claims["jitter_is_harmless"]
-    assert figures._in_units(-null.margin, null, finding) == pytest.approx(-1)
+    assert figures.in_units(-null.margin, null, finding) == pytest.approx(-1)
     varies = load_table("switch.table3", "cpu").claims
     (ratio,) = [claim for claim in varies.values() if claim.test == "variance"]
     half = ratio.minimum ** (ratio.sign / 2)
-    assert figures._in_units(half, ratio, finding) == pytest.approx(0.5)
-    assert figures._in_units(1.0, ratio, finding) == 0
+    assert figures.in_units(half, ratio, finding) == pytest.approx(0.5)
+    assert figures.in_units(1.0, ratio, finding) == 0
 
 
 def test_the_readme_and_the_page_say_what_is_kept():

@@ -42,7 +42,7 @@ def _sparse_less_dense(size):
 CLAIMS = {
     "fits_faster": {
         "statement": "A sparse model fits a small training set sooner.",
-        "published": "perfect on CB's training set, before the dense model is",
+        "published": "perfect on CB's training set",
         "test": "difference",
         "measure": "train/loss/cross_entropy",
         "contrast": _sparse_less_dense("small"),

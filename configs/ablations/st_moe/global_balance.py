@@ -2,7 +2,7 @@
 
 from configs.ablations import scales
 
-PAPER = "Zoph et al. 2022, arXiv:2202.08906, section 7"
+PAPER = "Zoph et al. 2022, arXiv:2202.08906"
 BASELINE = "group"
 SLICE, DEVICES = "a TPU slice for ST-MoE-L", 32
 

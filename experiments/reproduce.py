@@ -93,7 +93,7 @@ def main(argv: Sequence[str]) -> None:
     tables = [load_table(name, _SCALE.value) for name in names]
     for table in tables:
         refuse_if_too_small(table, settings)
-        status = reproduce(table, settings, command=_shown(table.name, sys.argv[1:]))
+        status = reproduce(table, settings, command=_shown(table.name, names))
         if status:
             sys.exit(status)
 
@@ -124,9 +124,9 @@ def _show_all() -> None:
     print(summary.count_line(entries))
 
 
-def _shown(name: str, argv: Sequence[str]) -> list[str]:
-    """The command that reproduces one table."""
-    given = [word for word in argv if word.startswith("-")]
+def _shown(name: str, names: Sequence[str]) -> list[str]:
+    """The command that reproduces one table of those that were named."""
+    given = [word for word in sys.argv[1:] if word not in names]
     return ["python", "-m", "experiments.reproduce", name, *given]
 
 

@@ -101,6 +101,11 @@ def plan_table(
     return Plan(deciding, control, tuning, factors, len(known) == len(names))
 
 
+def is_pending(run: Run) -> bool:
+    """Whether a run is still to be trained; one that diverged would do so again."""
+    return run.status() not in (FINISHED, FAILED)
+
+
 def _tuned(
     table: Table, name: str, factors: Mapping[str, float], maker: "_Maker"
 ) -> tuple[float | None, list[Run]]:

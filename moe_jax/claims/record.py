@@ -8,6 +8,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
+from configs import base
 from moe_jax.claims.claim import claim_hash
 from moe_jax.claims.exact import CHECKS
 from moe_jax.claims.plan import LEARNING_RATES, Plan
@@ -22,6 +23,8 @@ from moe_jax.training.files import write_whole
 from moe_jax.training.workdir import ENVIRONMENT, identity
 
 RESULTS = "results.json"
+
+_MISSING = object()
 
 # Of a run's environment.json what tells where its numbers come from.
 _ENVIRONMENT = ("versions", "platform", "cpu_cores", "devices", "XLA_FLAGS")
@@ -78,14 +81,19 @@ def hash_of(table: Table, name: str, known: Collection[str] | None = None) -> st
       table: the claim's.
       name: of the claim.
       known: the fields that configs had when the hash was first made, `config_fields`
-        of a record: one that came later, with a default that changes nothing, does
-        not count. None: all.
+        of a record: one that came later counts only where it is not at its default,
+        which changes nothing. None: all count.
     """
     arms = {}
+    defaults = fields_of(base.get_config()) if known is not None else {}
     for arm in table.arms.values():
         fields = fields_of(arm.config)
         if known is not None:
-            fields = {field: fields[field] for field in known if field in fields}
+            fields = {
+                field: value
+                for field, value in fields.items()
+                if field in known or defaults.get(field, _MISSING) != value
+            }
         arms[arm.name] = {
             "config": fields,
             "references": dict(arm.references),

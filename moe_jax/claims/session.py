@@ -7,19 +7,17 @@ from typing import NamedTuple
 from etils import epath
 from ml_collections import ConfigDict
 from rich.console import Console
-from rich.table import Table as Grid
 
-from moe_jax.analysis.statistics import detectable_effect
-from moe_jax.claims.plan import Plan, plan_table
-from moe_jax.claims.record import make_record, read_record, write_record
+from moe_jax.claims.dry_run import print_plan
+from moe_jax.claims.plan import Plan, is_pending, plan_table
+from moe_jax.claims.record import make_record, write_record
 from moe_jax.claims.report import print_findings, write_report
 from moe_jax.claims.table import Table, TableArm
 from moe_jax.console import make_console
 from moe_jax.errors import UserError
 from moe_jax.sweeps import slurm
 from moe_jax.sweeps.executor import TRAIN, execute
-from moe_jax.sweeps.progress import duration
-from moe_jax.sweeps.runs import FAILED, FINISHED, Run
+from moe_jax.sweeps.runs import FINISHED, Run
 from moe_jax.sweeps.session import EXIT_INTERRUPTED, data_fingerprints
 from moe_jax.training.checks import check_config
 
@@ -85,17 +83,26 @@ def reproduce(
             return None
         return plan_table(table, num_seeds, settings.workdir, fingerprint)
 
+    roots = [epath.Path(settings.workdir) / "results"]
+    roots += [epath.Path(settings.keep)] if settings.keep else []
     if settings.dry_run:
-        _print_plan(table, plan(), num_seeds, settings, console)
+        print_plan(
+            table,
+            plan(),
+            num_seeds,
+            roots=roots,
+            parallel=settings.parallel,
+            budget=settings.budget,
+            console=console,
+        )
         return 0
     interrupted = _run(table, plan, settings, train_command, console)
     record = make_record(table, plan(), num_seeds, command)
-    for root in (epath.Path(settings.workdir) / "results", settings.keep):
-        if root:
-            folder = epath.Path(root) / table.name / table.scale
-            write_record(record, folder)
-            write_report(record, folder)
-            console.print(f"see {folder}/report.md", highlight=False, soft_wrap=True)
+    for root in roots:
+        folder = root / table.name / table.scale
+        write_record(record, folder)
+        write_report(record, folder)
+        console.print(f"see {folder}/report.md", highlight=False, soft_wrap=True)
     print_findings(record, console)
     return EXIT_INTERRUPTED if interrupted else 0
 
@@ -147,11 +154,6 @@ def _run(
             return False
 
 
-def is_pending(run: Run) -> bool:
-    """Whether a run is still to be trained; one that diverged would do so again."""
-    return run.status() not in (FINISHED, FAILED)
-
-
 def _submit(
     table: Table,
     pending: Sequence[Run],
@@ -179,75 +181,3 @@ def _submit(
         highlight=False,
         soft_wrap=True,
     )
-
-
-def _print_plan(
-    table: Table,
-    plan: Plan | None,
-    num_seeds: int,
-    settings: Settings,
-    console: Console,
-) -> None:
-    """Arms, seeds, time, and the effect that the runs could detect."""
-
-    def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    say(f"{table.name} at scale {table.scale}: {table.title} ({table.paper})")
-    if plan is None:
-        say("nothing to train: all its claims at this scale are computed")
-        return
-    known = _known_results(table, settings)
-    grid = Grid(box=None, pad_edge=False, header_style="bold")
-    for column in ("arm", "what differs from the base", "seconds a run"):
-        grid.add_column(column, overflow="fold")
-    seconds = (known.get("cost") or {}).get("seconds_per_run", {})
-    for name in table.needed_arms():
-        arm = table.arms[name]
-        changes = [f"{field}={value!r}" for field, value in arm.overrides.items()]
-        changes += [f"{field}: the run of {of}" for field, of in arm.references.items()]
-        changes += [f"evaluates {arm.evaluates}"] if arm.evaluates else []
-        took = f"{seconds[name]:.0f}" if name in seconds else "?"
-        grid.add_row(name, "\n".join(changes) or "baseline", took)
-    console.print(grid)
-    pending = [run for run in plan.runs if is_pending(run)]
-    say(
-        f"{num_seeds} seeds, {len(plan.runs)} runs planned so far, {len(pending)} left"
-        + ("" if plan.complete else "; more follow when learning rates are chosen")
-    )
-    if seconds:
-        mean = sum(seconds.values()) / len(seconds)
-        total = len(pending) * mean / settings.parallel
-        say(f"about {duration(total)}, {settings.parallel} at a time")
-    else:
-        say("time: not known before the first run of the table")
-    for claim in table.claims.values():
-        if reason := claim.why_not(table.scale):
-            say(f"  {claim.name}: cannot be tested here: {reason}")
-            continue
-        sd = _spread(known, claim.name)
-        found = "unknown before the first seeds are run"
-        if sd is not None and num_seeds > 1:
-            found = f"{detectable_effect(sd, num_seeds):.3g} with {num_seeds} seeds"
-        wanted = claim.minimum or claim.margin
-        if claim.test != "exact":
-            say(f"  {claim.name}: wants {wanted:g} of {claim.measure}; detects {found}")
-
-
-def _known_results(table: Table, settings: Settings) -> dict:
-    for root in (epath.Path(settings.workdir) / "results", settings.keep):
-        if root and (
-            record := read_record(epath.Path(root) / table.name / table.scale)
-        ):
-            return record
-    return {}
-
-
-def _spread(record: dict, claim: str) -> float | None:
-    """Standard deviation of a claim's effect over the seeds of an earlier record."""
-    finding = record.get("claims", {}).get(claim, {}).get("finding", {})
-    effects = list(finding.get("per_seed", {}).values())
-    if len(effects) < 2:
-        return None
-    mean = sum(effects) / len(effects)
-    return (sum((e - mean) ** 2 for e in effects) / (len(effects) - 1)) ** 0.5

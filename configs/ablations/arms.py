@@ -14,6 +14,24 @@ def dense_pattern(config):
     return patterns
 
 
+def other_objective(config, scale):
+    """Fine-tuning as another objective on the text of pre-training: to continue it.
+
+    What the text says is known by then; how it is asked for is new.
+    """
+    steps = {"smoke": 4, "cpu": 200, "gpu": 1000, "paper": 16_000}[scale]
+    rates = {"smoke": 3e-3, "cpu": 8e-3, "gpu": 1e-3, "paper": 1e-3}
+    return {
+        "data.objective": "prefix_lm",
+        "data.target_length": config.data.sequence_length,
+        "optimizer.schedule": "constant",
+        "optimizer.learning_rate": rates[scale],
+        "optimizer.warmup_steps": max(1, steps // 20),
+        "optimizer.decay_steps": steps,
+        "train.num_steps": steps,
+    }
+
+
 def pretraining(scale):
     """What comes before `fine_tuning`: another task, with the same vocabulary.
 

@@ -8,7 +8,7 @@ from etils import epath
 from rich.console import Console
 from rich.table import Table as Grid
 
-from moe_jax.analysis.statistics import detectable_effect
+from moe_jax.analysis.statistics import detectable_effect, detectable_margin
 from moe_jax.claims.plan import LEARNING_RATES, Plan, is_pending
 from moe_jax.claims.record import RESULTS, read_record
 from moe_jax.claims.table import Table
@@ -76,8 +76,9 @@ def print_plan(
             found = "unknown before the first seeds are run"
             sd = _spread(own, claim.name)
             if sd is not None and affordable > 1:
-                found = f"{detectable_effect(sd, affordable):.3g}"
-                found += f" with {affordable} seeds"
+                null = claim.test == "equivalence"
+                detectable = detectable_margin if null else detectable_effect
+                found = f"{detectable(sd, affordable):.3g} with {affordable} seeds"
             wanted = claim.minimum or claim.margin
             say(f"  {claim.name}: wants {wanted:g} of {claim.measure}; detects {found}")
 

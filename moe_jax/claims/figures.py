@@ -1,5 +1,6 @@
 """Pictures of effects: of one claim seed by seed, and of all claims side by side."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from matplotlib.lines import Line2D
 
 from moe_jax.analysis import plotting
 from moe_jax.claims.claim import Claim
+from moe_jax.claims.wording import formula_of, measure_of
 
 # Verdict -> colour of its effect.
 COLOURS = {
@@ -62,10 +64,14 @@ def draw_claim(claim: Mapping[str, Any], path: epath.PathLike) -> None:
         axes.grid(True, axis="x")
         axes.margins(x=0.08)
         axes.set_xlabel(
-            f"{definition['measure']}; bar: interval of the mean, dots: seeds, "
-            "dashed: what would count"
+            f"{_shortened(formula_of(definition))}\nin {measure_of(definition)}; bar: "
+            "interval of the mean, dots: seeds, dashed: what would count"
         )
         axes.set_title(f"{definition['name']}: {finding['verdict']}")
+
+
+def _shortened(text: str) -> str:
+    return textwrap.shorten(text, width=90, placeholder=" ...")
 
 
 def draw_effects(
@@ -95,8 +101,8 @@ def draw_effects(
         axes.grid(False, axis="y")
         axes.grid(True, axis="x")
         axes.set_xlabel(
-            "effect over the smallest that counts, + as claimed\n"
-            "(diamonds: claims of no effect, over the margin)"
+            "circles: effect over the smallest that counts, + as claimed\n"
+            "diamonds: of claims of no effect, over the margin; inside the band as claimed"
         )
         axes.set_title("Measured effects, by verdict")
         colours = {of["verdict"]: _colour(of) for _, _, of in claims}

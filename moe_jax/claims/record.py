@@ -75,7 +75,7 @@ def make_record(
 
 
 def hash_of(table: Table, name: str, known: Collection[str] | None = None) -> str:
-    """The hash of a claim: its definition, its arms, and how arms are tuned.
+    """The hash of a claim: its definition, its arms and theirs, and how all are tuned.
 
     Args:
       table: the claim's.
@@ -86,7 +86,8 @@ def hash_of(table: Table, name: str, known: Collection[str] | None = None) -> st
     """
     arms = {}
     defaults = fields_of(base.get_config()) if known is not None else {}
-    for arm in table.arms.values():
+    for arm_name in table.with_parents(table.claims[name].arms):
+        arm = table.arms[arm_name]
         fields = fields_of(arm.config)
         if known is not None:
             fields = {
@@ -144,11 +145,17 @@ def _of_runs(
     again = read_values(plan.control, {LOSS})[LOSS].get(table.baseline, {})
     return {
         "num_seeds": num_seeds,
+        "seeds_asked_for": table.num_seeds,
         "seeds": {row.name: row.seeds for row in rows},
         "learning_rates": {
             arm: table.arms[arm].config.optimizer.learning_rate * factor
             for arm, factor in plan.factors.items()
         },
+        "edge_learning_rates": [
+            arm
+            for arm, factor in plan.factors.items()
+            if table.tuned and factor in (min(LEARNING_RATES), max(LEARNING_RATES))
+        ],
         "config_fields": sorted(
             {name for arm in table.arms.values() for name in fields_of(arm.config)}
         ),

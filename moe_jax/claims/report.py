@@ -10,6 +10,13 @@ from rich.table import Table as Grid
 
 from moe_jax.claims.figures import draw_claim
 from moe_jax.claims.record import RESULTS
+from moe_jax.claims.wording import (
+    counts_of,
+    detects,
+    effect_of,
+    formula_of,
+    measure_of,
+)
 from moe_jax.sweeps.progress import duration
 from moe_jax.training.files import write_whole
 
@@ -76,16 +83,6 @@ def print_findings(record: Record, console: Console) -> None:
             )
 
 
-def effect_of(finding: Mapping[str, Any]) -> str:
-    """An effect with its interval; "-" where there is none."""
-    if finding["effect"] is None:
-        return "-"
-    text = f"{finding['effect']:+.4g}"
-    if finding["low"] is not None:
-        text += f" [{finding['low']:+.4g}, {finding['high']:+.4g}]"
-    return text
-
-
 def _verdicts(record: Record) -> str:
     rows = []
     for name, claim in record["claims"].items():
@@ -96,7 +93,7 @@ def _verdicts(record: Record) -> str:
                 definition["statement"],
                 f"**{finding['verdict']}**",
                 effect_of(finding),
-                _wanted(definition),
+                counts_of(definition),
                 finding["n"] or "-",
                 finding["setting"] or "-",
             )
@@ -110,16 +107,26 @@ def _verdicts(record: Record) -> str:
         "n",
         "setting",
     )
-    return grid(columns, rows)
+    text = grid(columns, rows)
+    if any(claim["finding"]["low"] is not None for claim in record["claims"].values()):
+        text += (
+            "\n\nIntervals are of 95 %, those of a claim of no effect of 90 %, each on "
+            "its own; verdicts are after Holm's correction over the table. n counts "
+            "pairs of seeds."
+        )
+    if too_few := _too_few_seeds(record):
+        text += f"\n\n{too_few}"
+    return text
 
 
-def _wanted(definition: Mapping[str, Any]) -> str:
-    """What would count, in words."""
-    if definition["test"] == "equivalence":
-        return f"within {definition['margin']:g}"
-    if definition["direction"]:
-        return f"{definition['direction']} by {definition['minimum']:g}"
-    return "-"
+def _too_few_seeds(record: Record) -> str:
+    asked, run = record.get("seeds_asked_for", 0), record.get("num_seeds", 0)
+    if run >= asked:
+        return ""
+    return (
+        f"**Of the {asked} seeds that the table asks for, {run} are run**: what is "
+        "decided may not stay so."
+    )
 
 
 def _claim(name: str, claim: Mapping[str, Any]) -> str:
@@ -151,11 +158,13 @@ def _claim(name: str, claim: Mapping[str, Any]) -> str:
                 ],
             )
         )
+    if formula := formula_of(definition):
+        lines.append(f"Effect: {formula}, in {measure_of(definition)}.")
     if finding["adjusted_p"] is not None:
+        could = detects(definition, _number(finding["detectable"]), finding["n"])
         lines.append(
-            f"Measure `{definition['measure']}`; p = {finding['p']:.2g}, "
-            f"{finding['adjusted_p']:.2g} after Holm's correction; "
-            f"{finding['n']} such pairs detect {_number(finding['detectable'])}."
+            f"p = {finding['p']:.2g}, {finding['adjusted_p']:.2g} after Holm's "
+            f"correction; {could}."
         )
     if finding["per_seed"]:
         lines.append(f"![{name}](figures/{name}.png)")
@@ -179,7 +188,8 @@ def _rows(record: Record) -> str:
             _or_dash(row["active_parameters"], "{:,}"),
             _or_dash(row["flops_per_token"], "{:.3g}"),
             _or_dash(row["step_time"], "{:.2f}x"),
-            _or_dash(record["learning_rates"].get(name), "{:g}"),
+            _or_dash(record["learning_rates"].get(name), "{:g}")
+            + (", edge" if name in record["edge_learning_rates"] else ""),
         )
         for name, row in record["rows"].items()
     ]
@@ -207,6 +217,11 @@ def _about(record: Record) -> str:
         lines.append(
             f"Noise floor: the baseline's held-out loss is {noise['mean']:.4f} with "
             f"a standard deviation of {noise['sd']:.4f} over {noise['n']} seeds."
+        )
+    if record["edge_learning_rates"]:
+        lines.append(
+            "A learning rate at the edge is the smallest or the largest that was tried: "
+            "the best one may lie beyond."
         )
     control = record["control"]
     lines.append(

@@ -1,5 +1,6 @@
 """All claims on one page: which there are, and what the kept results say of them."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,9 +9,11 @@ from etils import epath
 from moe_jax.claims.claim import SCALES, Claim
 from moe_jax.claims.figures import draw_effects
 from moe_jax.claims.record import hash_of, read_record
-from moe_jax.claims.report import effect_of, grid
+from moe_jax.claims.report import grid
 from moe_jax.claims.table import Table, load_table, table_names
 from moe_jax.claims.verdicts import DECIDED, NOT_RUN, NOT_TESTABLE, VERDICTS
+from moe_jax.claims.wording import counts_of, effect_of, measure_of
+from moe_jax.numerics import NUMERICS_VERSION
 from moe_jax.training.files import write_whole
 
 PAGE = "verdicts.md"
@@ -29,7 +32,7 @@ class Entry(NamedTuple):
       scale: of the result; "" if there is none.
       verdict: `not run` where a claim could be tested, but no result is kept.
       finding: of the result; {} if there is none.
-      changed: the claim or an arm is not defined any more as when it was run.
+      changed: what has changed since it was run; "" if nothing has.
     """
 
     table: Table
@@ -37,7 +40,7 @@ class Entry(NamedTuple):
     scale: str
     verdict: str
     finding: Mapping[str, Any]
-    changed: bool
+    changed: str
 
 
 def read_entries(kept: epath.PathLike) -> list[Entry]:
@@ -63,14 +66,23 @@ def _entry(tables: Mapping[str, Table], records: Mapping[str, Any], name: str) -
         if record and name in record["claims"]:
             kept = record["claims"][name]
             if kept["finding"]["verdict"] not in (NOT_RUN, NOT_TESTABLE):
-                known = record.get("config_fields")
-                changed = kept["hash"] != hash_of(tables[scale], name, known)
                 finding = kept["finding"]
+                changed = _changed(tables[scale], name, record)
                 verdict = finding["verdict"]
                 return Entry(tables[scale], claim, scale, verdict, finding, changed)
     testable = any(scale in claim.settings for scale in ("cpu", "gpu"))
     verdict = NOT_RUN if testable and claim.test != "none" else NOT_TESTABLE
-    return Entry(tables["cpu"], claim, "", verdict, {}, False)
+    return Entry(tables["cpu"], claim, "", verdict, {}, "")
+
+
+def _changed(table: Table, name: str, record: Mapping[str, Any]) -> str:
+    """What differs from when a kept result was made."""
+    known = record.get("config_fields")
+    if record["claims"][name]["hash"] != hash_of(table, name, known):
+        return "its definition has changed since"
+    if record["numerics_version"] != NUMERICS_VERSION:
+        return "the code has since changed its numbers"
+    return ""
 
 
 def to_list(entries: Sequence[Entry]) -> list[dict[str, Any]]:
@@ -85,7 +97,7 @@ def to_list(entries: Sequence[Entry]) -> list[dict[str, Any]]:
             "untestable": dict(entry.claim.untestable),
             "verdict": entry.verdict,
             "kept_at": entry.scale,
-            "changed_since": entry.changed,
+            "changed_since": bool(entry.changed),
         }
         for entry in entries
     ]
@@ -100,11 +112,20 @@ def to_page(entries: Sequence[Entry]) -> str:
             entry.claim.statement,
             f"**{entry.verdict}**" if entry.verdict in DECIDED else entry.verdict,
             effect_of(entry.finding) if entry.finding else "-",
+            _wanted(entry),
             _setting(entry),
         )
         for entry in entries
     ]
-    columns = ("table", "claim", "what is claimed", "verdict", "effect", "setting")
+    columns = (
+        "table",
+        "claim",
+        "what is claimed",
+        "verdict",
+        "effect",
+        "what counts",
+        "setting",
+    )
     return (
         "\n\n".join(
             [
@@ -132,16 +153,15 @@ def to_short_page(entries: Sequence[Entry], kept: str) -> str:
             entry.claim.statement,
             entry.verdict,
             effect_of(entry.finding),
+            _wanted(entry),
+            _setting(entry),
         )
         for entry in _measured(entries)
         if entry.verdict in DECIDED
     ]
-    settings = dict.fromkeys(
-        _setting(entry) for entry in _measured(entries) if entry.verdict in DECIDED
-    )
     link = f"[All of them, with their reports]({kept}/{PAGE})."
-    told = f"{count_line(entries)} {link} Decided by runs ({'; '.join(settings)}):"
-    columns = ("table", "claim", "verdict", "effect, interval")
+    told = f"{count_line(entries)} {link} Decided by runs:"
+    columns = ("table", "claim", "verdict", "effect, interval", "what counts", "at")
     return "\n\n".join([_picture(f"{kept}/"), told, grid(columns, rows)])
 
 
@@ -201,4 +221,17 @@ def _setting(entry: Entry) -> str:
         reason = entry.claim.why_not("cpu")
         return f"- ({reason})" if reason else "-"
     text = f"{entry.scale}, {entry.finding['setting']}"
-    return f"{text}; its definition has changed since" if entry.changed else text
+    asked, run = entry.table.num_seeds, entry.finding["n"]
+    if 0 < run < asked:
+        text += f", {run} of {asked} seeds"
+    return f"{text}; {entry.changed}" if entry.changed else text
+
+
+def _wanted(entry: Entry) -> str:
+    """What would count, and in which measure; "-" where no run can tell."""
+    definition = dataclasses.asdict(entry.claim)
+    counts = counts_of(definition)
+    if counts == "-":
+        return counts
+    what = measure_of(definition)
+    return f"{counts}, " + (f"ratio of {what}" if entry.claim.test == "ratio" else what)

@@ -24,7 +24,7 @@ and, unless all its claims are exact ones,
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -99,19 +99,19 @@ class Table:
 
     def needed_arms(self) -> tuple[str, ...]:
         """Arms that a claim or the noise needs at this scale, parents first."""
-        needed: set[str] = set()
-
-        def add(name: str) -> None:
-            needed.add(name)
-            for parent in self.arms[name].parents:
-                add(parent)
-
         tested = [c for c in self.claims.values() if self.scale in c.settings]
-        for name in [arm for claim in tested for arm in claim.arms]:
-            add(name)
-        if needed:
-            add(self.baseline)
-        return tuple(name for name in self.arms if name in needed)
+        needed = {arm for claim in tested for arm in claim.arms}
+        return self.with_parents(needed | {self.baseline}) if needed else ()
+
+    def with_parents(self, names: Collection[str]) -> tuple[str, ...]:
+        """Some arms, and all that they come from, parents first."""
+        found: set[str] = set()
+        left = list(names)
+        while left:
+            name = left.pop()
+            found.add(name)
+            left += self.arms[name].parents
+        return tuple(name for name in self.arms if name in found)
 
 
 def table_names() -> tuple[str, ...]:

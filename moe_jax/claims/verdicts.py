@@ -122,8 +122,8 @@ def judge(
     does not reach it, contradicted where the interval excludes zero in the other
     direction. A claimed null is supported where the 90 % interval lies within the
     margin, and contradicted where it lies wholly outside. A verdict stands only
-    where the p-value, too, is below .05 after Holm's correction over all tested
-    claims of the table; all else is inconclusive.
+    where the p-value, too, is below .05 after Holm's correction over all claims of
+    the table that runs decide at this scale; all else is inconclusive.
 
     Args:
       claims: of one table, all of them: they share one correction.
@@ -145,8 +145,11 @@ def judge(
         findings.append(finding)
         if finding is None:
             tested[index] = weigh(claim, runs)
-    family = [index for index, evidence in tested.items() if evidence.p is not None]
-    adjusted = holm([tested[index].p for index in family])
+    # A claim whose runs are not there, or say nothing, is of the family all the same:
+    # who is corrected together must not hang on what has been seen.
+    family = [i for i, claim in enumerate(claims) if _is_tested(claim, scale)]
+    found = {i: evidence.p for i, evidence in tested.items() if evidence.p is not None}
+    adjusted = holm([found.get(index, 1.0) for index in family])
     adjusted_p = dict(zip(family, adjusted, strict=True))
     for index, evidence in tested.items():
         claim = claims[index]
@@ -154,10 +157,15 @@ def judge(
             claim,
             claim.settings[scale],
             evidence,
-            adjusted_p.get(index),
+            adjusted_p[index] if index in found else None,
             len(family),
         )
     return findings
+
+
+def _is_tested(claim: Claim, scale: str) -> bool:
+    """Whether statistics over runs decide the claim at a scale."""
+    return claim.test not in ("none", "exact") and not claim.why_not(scale)
 
 
 def _untested(
@@ -209,24 +217,24 @@ def _not_run(claim: Claim, runs: Runs) -> str:
     done = {arm for arm in claim.arms if runs.finished[arm] or runs.failed[arm]}
     if missing := [arm for arm in claim.arms if arm not in done]:
         return f"no run is finished of arm {_listed(missing)}"
-    needed = claim.requires.get("contrast", {})
-    if not pairs_of(claim, runs) or (needed and not runs.common_seeds(needed)):
+    needed = [condition["contrast"] for condition in claim.requires]
+    if not pairs_of(claim, runs) or not all(map(runs.common_seeds, needed)):
         return f"no seed is finished in all of its arms: {_listed(claim.arms)}"
     return ""
 
 
 def _requirement_unmet(claim: Claim, runs: Runs) -> str:
     """Which precondition on the means over seeds does not hold; "" if all do."""
-    if not claim.requires:
-        return ""
-    weights, above = claim.requires["contrast"], claim.requires["above"]
-    mean = float(np.mean(list(runs.contrast(weights).values())))
-    if mean > above:
-        return ""
-    terms = " ".join(f"{weight:+g} {arm}" for arm, weight in weights.items())
-    return (
-        f"it needs {terms} above {above:g} in {claim.measure}, but that is {mean:.4g}"
-    )
+    for condition in claim.requires:
+        weights, above = condition["contrast"], condition["above"]
+        mean = float(np.mean(list(runs.contrast(weights).values())))
+        if mean <= above:
+            terms = " ".join(f"{weight:+g} {arm}" for arm, weight in weights.items())
+            return (
+                f"it needs {terms} above {above:g} in {claim.measure}, but that is "
+                f"{mean:.4g}"
+            )
+    return ""
 
 
 def _listed(items: Iterable[Any]) -> str:
@@ -277,10 +285,12 @@ def _decide(
             f"p = {evidence.p:.2g} of its test is not below {ALPHA:g}"
             if evidence.p >= ALPHA
             else f"p = {evidence.p:.2g} becomes {adjusted_p:.2g} by Holm's correction "
-            f"over the {family} tested claims of the table"
+            f"over the {family} claims of the table that runs decide"
         )
         reasons.append(f"by its own interval it would be {verdict}, but {correction}")
         verdict = INCONCLUSIVE
+    if verdict == INCONCLUSIVE and _excludes_the_minimum(claim, evidence):
+        reasons.append("an effect of the size that would count is outside the interval")
     return Finding(
         claim=claim.name,
         verdict=verdict,
@@ -296,6 +306,15 @@ def _decide(
         parts=evidence.parts,
         reason="; ".join(reasons),
     )
+
+
+def _excludes_the_minimum(claim: Claim, evidence: Evidence) -> bool:
+    """Whether the claim is refuted in size, though not in sign."""
+    if claim.test not in ("difference", "ratio", "rate") or evidence.effect is None:
+        return False
+    # The end of the interval that lies farthest in the claimed direction.
+    farthest = max(claim.sign * evidence.low, claim.sign * evidence.high)
+    return farthest < claim.minimum
 
 
 def _verdict_alone(claim: Claim, evidence: Evidence) -> str:

@@ -102,6 +102,16 @@ def test_the_hash_of_a_claim_follows_its_arms(bench):
     assert len(hashes) == 3
 
 
+def test_the_hash_of_a_claim_follows_what_its_arms_start_from(bench):
+    whole = bench.table({"right": LOWER}, a=20, b=16, parent=12, alone=12)
+    table = with_parent(whole, "b", "init_from", "parent")
+    before = hash_of(table, "right")
+    table.arms["alone"].config.optimizer.learning_rate *= 2
+    assert hash_of(table, "right") == before
+    table.arms["parent"].config.optimizer.learning_rate *= 2
+    assert hash_of(table, "right") != before
+
+
 def test_a_field_that_came_later_counts_only_where_it_is_not_at_its_default(bench):
     table = bench.table({"right": LOWER}, a=20, b=16)
     fields = {name for arm in table.arms.values() for name in fields_of(arm.config)}

@@ -248,20 +248,51 @@ def test_holm_flips_a_lone_weak_result():
     assert flipped.adjusted_p == pytest.approx(10 * alone.p)
     assert flipped.low == alone.low  # its own interval still excludes zero
     assert flipped.high == alone.high < 0
-    assert "by Holm's correction over the 10 tested claims" in flipped.reason
+    assert "by Holm's correction over the 10 claims" in flipped.reason
     assert {other.verdict for other in others} == {INCONCLUSIVE}
 
 
-def test_only_tested_claims_share_the_correction():
+def test_claims_that_no_run_decides_are_not_corrected_for():
     values = losses(a=2.0, b=1.994)
     weak = claim_of(DIFFERENCE, "weak")
     others = [
-        claim_of(DIFFERENCE, "not run", contrast={"c": 1, "d": -1}),
         claim_of({"test": "exact", "check": "count"}, "exact"),
         claim_of({"test": "none"}, "none"),
+        claim_of(DIFFERENCE, "elsewhere", settings={"gpu": "proxy data"}),
     ]
     finding, *_ = judge([weak, *others], "cpu", values, {}, {"exact": (True, {})})
     assert finding == judge_one(weak, values)
+
+
+@pytest.mark.parametrize("values", [{}, {"c": {1: 2.0, 2: 2.0, 3: 2.0}}])
+def test_claims_whose_runs_are_missing_or_lost_are_corrected_for(values):
+    """Else a verdict could be had by running one arm at a time."""
+    measured = losses(a=2.0, b=1.994)
+    measured[LOSS] |= values
+    other = claim_of(DIFFERENCE, "other", contrast={"c": 1, "d": -1})
+    failed = {"d": {1, 2, 3}} if values else {}
+    weak, _ = judge([claim_of(DIFFERENCE, "weak"), other], "cpu", measured, failed)
+    assert weak.adjusted_p == pytest.approx(2 * weak.p)
+
+
+def test_an_inconclusive_interval_that_excludes_the_minimum_says_so():
+    values = losses(a=2.0, b=2.0)
+    excluded = judge_one(claim_of(DIFFERENCE, minimum=0.5), values)
+    possible = judge_one(claim_of(DIFFERENCE, minimum=1e-6), values)
+    assert {excluded.verdict, possible.verdict} == {INCONCLUSIVE}
+    assert "outside the interval" in excluded.reason
+    assert "outside the interval" not in possible.reason
+
+
+def test_every_precondition_must_hold():
+    values = losses(a=2.0, b=1.8, c=1.6)
+    holds = {"contrast": {"a": 1, "c": -1}, "above": 0.1}
+    fails = {"contrast": {"b": 1, "c": -1}, "above": 0.9}
+    met = judge_one(claim_of(DIFFERENCE, requires=(holds,)), values)
+    unmet = judge_one(claim_of(DIFFERENCE, requires=(holds, fails)), values)
+    assert met.verdict != INVALID
+    assert unmet.verdict == INVALID
+    assert "+1 b -1 c above 0.9" in unmet.reason
 
 
 def test_a_strong_result_survives_the_correction():
@@ -297,7 +328,7 @@ def test_a_measure_that_a_finished_run_lacks_invalidates(missing):
 
 
 def test_an_unmet_precondition_invalidates():
-    requires = {"contrast": {"a": 1, "c": -1}, "above": 0.1}
+    requires = ({"contrast": {"a": 1, "c": -1}, "above": 0.1},)
     claim = claim_of(DIFFERENCE, requires=requires)
     met = judge_one(claim, losses(a=2.0, b=1.8, c=1.8))
     unmet = judge_one(claim, losses(a=2.0, b=1.8, c=1.95))
@@ -317,7 +348,7 @@ def test_runs_that_are_not_there_leave_a_claim_not_run():
 
 
 def test_a_precondition_on_arms_that_never_met_is_not_run():
-    requires = {"contrast": {"c": 1, "d": -1}, "above": 0.1}
+    requires = ({"contrast": {"c": 1, "d": -1}, "above": 0.1},)
     values = losses(a=2.0, b=1.8, c=1.8, d=1.8)
     values[LOSS]["c"] = {0: 1.8}
     values[LOSS]["d"] = {1: 1.8}

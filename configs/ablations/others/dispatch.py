@@ -45,7 +45,7 @@ def get_arms(config, scale):
     }
 
 
-def _better(arm, other, statement, published, minimum):
+def _better(arm, other, statement, published, minimum, settings=scales.SMALL):
     return {
         "statement": statement,
         "published": published,
@@ -53,7 +53,7 @@ def _better(arm, other, statement, published, minimum):
         "contrast": {arm: 1, other: -1},
         "direction": "lower",
         "minimum": minimum,
-        "settings": scales.SMALL,
+        "settings": settings,
     }
 
 
@@ -71,6 +71,7 @@ CLAIMS = {
         "Hashing the token's id is better than Switch's learned routing.",
         "perplexity 23.16 against 23.65",
         0.005,
+        scales.BUILT_IN,
     ),
     "granularity": _better(
         "fine",

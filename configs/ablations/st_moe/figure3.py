@@ -48,7 +48,7 @@ CLAIMS = {
         "contrast": _sparse_less_dense("small"),
         "direction": "lower",
         "minimum": 0.01,
-        "settings": scales.SMALL,
+        **scales.WITH_TASKS,
     },
     "overfits_small_tasks": {
         "statement": "On a small task a sparse model is worse on held-out examples.",
@@ -57,7 +57,7 @@ CLAIMS = {
         "contrast": _sparse_less_dense("small"),
         "direction": "higher",
         "minimum": 0.01,
-        "settings": scales.SMALL,
+        **scales.WITH_TASKS,
         "note": "Held-out loss instead of accuracy.",
     },
     "wins_large_tasks": {
@@ -67,7 +67,7 @@ CLAIMS = {
         "contrast": _sparse_less_dense("large"),
         "direction": "lower",
         "minimum": 0.01,
-        "settings": scales.SMALL,
+        **scales.WITH_TASKS,
         "note": "Held-out loss instead of accuracy.",
     },
 }

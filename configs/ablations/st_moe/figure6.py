@@ -1,7 +1,7 @@
 """Learning rate and batch in fine-tuning, of sparse and of dense models."""
 
 from configs.ablations import scales
-from configs.ablations.arms import dense_pattern, fine_tuning, pretraining
+from configs.ablations.arms import dense_pattern, other_objective
 
 PAPER = "Zoph et al. 2022, arXiv:2202.08906, Figure 6 and Table 20"
 PUBLISHED = {
@@ -26,7 +26,7 @@ def get_arms(config, scale):
     for model, own in (("dense", dense_pattern(config)), ("sparse", {})):
         tuned = {
             **own,
-            **fine_tuning(config, scale, "facts", 2000),
+            **other_objective(config, scale),
             "init_from": f"@{model}_pretrained",
             "moe.group_size": 0,  # a row: the same whatever the batch is
         }
@@ -36,9 +36,12 @@ def get_arms(config, scale):
             "train.num_steps": 4 * steps,
             "optimizer.decay_steps": 4 * steps,
         }
-        arms[f"{model}_pretrained"] = {**own, **pretraining(scale)}
+        arms[f"{model}_pretrained"] = own
         arms[f"{model}_high"] = tuned
-        arms[f"{model}_low"] = {**tuned, "optimizer.learning_rate": 1e-4}
+        arms[f"{model}_low"] = {
+            **tuned,
+            "optimizer.learning_rate": tuned["optimizer.learning_rate"] / 10,
+        }
         arms[f"{model}_small_batch"] = {**tuned, **smaller}
     return arms
 

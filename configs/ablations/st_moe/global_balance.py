@@ -6,7 +6,7 @@ PAPER = "Zoph et al. 2022, arXiv:2202.08906"
 BASELINE = "group"
 SLICE, DEVICES = "a TPU slice for ST-MoE-L", 32
 
-get_base = scales.decoder
+get_base = scales.st_moe_decoder
 
 
 def get_arms(config, scale):

@@ -13,7 +13,7 @@ PUBLISHED = {
 BASELINE = "trained"
 SLICE, DEVICES = "a TPU slice for ST-MoE-L", 32
 
-get_base = scales.encoder_decoder
+get_base = scales.st_moe_encoder_decoder
 
 
 def get_arms(config, scale):

@@ -76,14 +76,9 @@ CLAIMS = {
         **_costs("clipping", "Update clipping at 0.1", "-4.206 against -1.755", 0.1),
         "note": "Mostly a ten times lower learning rate.",
     },
-    "jitter": {
-        "statement": "Jitter on the router's inputs costs little.",
-        "published": "-1.777 against -1.755",
-        "test": "equivalence",
-        "contrast": {"jitter": 1, "baseline": -1},
-        "margin": 0.02,
-        "settings": scales.SMALL,
-    },
+    "jitter": _costs(
+        "jitter", "Jitter on the router's inputs", "-1.777 against -1.755", 0.01
+    ),
     "stable_share": {
         "statement": "The baseline is unstable, and each remedy makes it stable.",
         "published": "4/6 against 3/3 (Fisher's exact test of these: p = .5)",

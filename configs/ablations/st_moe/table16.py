@@ -18,20 +18,22 @@ BASELINE = "sparse"
 TUNED = True
 SLICE, DEVICES = "a TPU slice for ST-MoE-L", 32
 
-get_base = scales.decoder
+get_base = scales.st_moe_decoder
 
 
 def get_arms(config, scale):
     """Returns arm name -> overrides of `config`."""
     del scale
-    width = config.moe.d_ff
-    return {
-        "sparse": {"model.block_pattern": ("dense", "moe")},
-        "after": {"model.block_pattern": ("dense", "moe+dense")},
-        "before": {"model.block_pattern": ("dense", "dense+moe")},
-        "dense": {"model.block_pattern": ("dense", f"dense:{width}")},
-        "dense_extra": {"model.block_pattern": ("dense", f"dense:{width}+dense")},
+    width = config.moe.d_ff * config.moe.num_selected_experts
+    last = {
+        "sparse": "moe",
+        "after": "moe+dense",
+        "before": "dense+moe",
+        "dense": f"dense:{width}",
+        "dense_extra": f"dense:{width}+dense",
     }
+    before = config.model.block_pattern[:-1]
+    return {arm: {"model.block_pattern": (*before, kind)} for arm, kind in last.items()}
 
 
 CLAIMS = {
@@ -52,14 +54,15 @@ CLAIMS = {
         "margin": 0.01,
         "settings": scales.ALL,
     },
-    "more_than_in_the_dense_model": {
-        "statement": "A sparse model gains more from it than the dense one does.",
-        "published": "no: the dense one gains .022, the sparse one .014",
+    "more_in_the_dense_model": {
+        "statement": "The dense model gains more from it than a sparse one does.",
+        "published": "the dense one gains .022, the sparse one .014",
         "test": "difference",
-        "contrast": {"after": 1, "sparse": -1, "dense_extra": -1, "dense": 1},
-        "direction": "lower",
+        # The dense model's gain less the sparse one's.
+        "contrast": {"dense": 1, "dense_extra": -1, "sparse": -1, "after": 1},
+        "direction": "higher",
         "minimum": 0.003,
         "settings": scales.ALL,
-        "note": "The control that the paper's numbers themselves call for.",
+        "note": "The control that the paper's numbers call for, which it does not name.",
     },
 }

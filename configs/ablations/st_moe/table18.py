@@ -15,7 +15,7 @@ PUBLISHED = {
 BASELINE = "position_0.5"
 SLICE, DEVICES = "a TPU slice for ST-MoE-L", 32
 
-get_base = scales.encoder_decoder
+get_base = scales.st_moe_encoder_decoder
 
 
 def get_arms(config, scale):
@@ -47,6 +47,10 @@ CLAIMS = {
         "direction": "lower",
         "minimum": 0.005,
         "settings": scales.ALL,
+        # Where so few slots cost nothing, there is nothing to be saved.
+        "requires": (
+            {"contrast": {"position_0.5": 1, "position_1.25": -1}, "above": 0.01},
+        ),
         "note": "A factor of .5 in the encoder alone; the paper has no pair there.",
     },
     "nothing_at_1.25": {

@@ -1,7 +1,7 @@
 """Dropped tokens in fine-tuning."""
 
 from configs.ablations import scales
-from configs.ablations.arms import fine_tuning, pretraining
+from configs.ablations.arms import other_objective
 
 PAPER = "Zoph et al. 2022, arXiv:2202.08906, Table 5"
 PUBLISHED = {
@@ -31,13 +31,13 @@ get_base = scales.encoder_decoder
 
 def get_arms(config, scale):
     """Returns arm name -> overrides of `config`."""
-    tuned = {**fine_tuning(config, scale, "facts", 2000), "init_from": "@pretrained"}
+    tuned = {**other_objective(config, scale), "init_from": "@pretrained"}
 
     def at(factor):
         return {**tuned, "moe.train_capacity_factor": factor}
 
     return {
-        "pretrained": pretraining(scale),
+        "pretrained": {},
         "factor_2": at(2.0),
         "factor_0.75": at(0.75),
         "factor_0.5": at(0.5),
@@ -47,13 +47,16 @@ def get_arms(config, scale):
 
 CLAIMS = {
     "drops_do_no_harm": {
-        "statement": "Fine-tuning does not suffer from 10 to 15 % of dropped tokens.",
+        "statement": "Fine-tuning does not suffer from a capacity factor of 0.75.",
         "published": "86.5 against 85.8 and 86.4",
         "test": "equivalence",
         "contrast": {"factor_0.75": 1, "factor_2": -1},
         "margin": 0.02,
         "settings": scales.SMALL,
-        "note": "Held-out loss instead of the task's score.",
+        "note": (
+            "Held-out loss instead of the task's score. 10 to 15 % are dropped in the "
+            "paper; without padding a factor of 0.75 drops a fourth at least."
+        ),
     },
     "half_the_slots_hurt": {
         "statement": "With slots for half of the tokens fine-tuning suffers.",

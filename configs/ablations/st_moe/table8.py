@@ -20,12 +20,12 @@ PUBLISHED = {
 BASELINE = "top1_1.25"
 SLICE, DEVICES = "a TPU slice for ST-MoE-L", 32
 
-get_base = scales.decoder
+get_base = scales.st_moe_decoder
 
 
 def get_arms(config, scale):
     """Returns arm name -> overrides of `config`; `_at_2`: the same runs, factor 2."""
-    del config, scale
+    del config
 
     def at(factor):
         return {"moe.eval_capacity_factor": factor}
@@ -45,7 +45,8 @@ def get_arms(config, scale):
             "evaluates": trained,
         }
     arms["top2_1.25"] = {
-        **router("topk", 2),
+        # At scale paper the second choice is ST-MoE-L's own, by a threshold.
+        **(router("topk", 2) if scale != "paper" else {}),
         **at(1.25),
         "moe.capacity_times_k": False,
         "moe.train_capacity_factor": 1.25,

@@ -48,7 +48,7 @@ def _beats(count, minimum):
         "contrast": {f"experts_{count}": 1, "dense": -1},
         "direction": "lower",
         "minimum": minimum,
-        "settings": scales.ALL,
+        "settings": scales.BUILT_IN,
     }
 
 
@@ -57,7 +57,7 @@ CLAIMS = {
     "four_experts": _beats(4, 0.01),
     "eight_experts": _beats(8, 0.01),
     "more_is_better": {
-        "statement": "The loss falls with the number of experts, from 2 to 16.",
+        "statement": "Over 2 to 16 experts the loss falls with their number.",
         "published": "it falls steadily from 2 to 256 experts (Figure 4)",
         "test": "difference",
         # The slope of a line through the four arms, per doubling.
@@ -69,11 +69,11 @@ CLAIMS = {
         },
         "direction": "lower",
         "minimum": 0.003,
-        "settings": scales.ALL,
+        "settings": scales.BUILT_IN,
         "note": "The effect is the slope in nats per doubling of the experts.",
     },
     "diminishing": {
-        "statement": "Each doubling of the experts gains less than the one before.",
+        "statement": "The last doubling of the experts gains less than the first.",
         "published": "+.031, +.030, +.012, +.005 from 16 to 256 experts (Table 7)",
         "test": "difference",
         # The gain of 2 to 4 less that of 8 to 16.

@@ -17,7 +17,7 @@ BASELINE = "ffn"
 TUNED = True
 SLICE, DEVICES = "32 TPU v3 cores", 32
 
-get_base = scales.decoder
+get_base = scales.decoder_of_32
 
 
 def get_arms(config, scale):

@@ -14,7 +14,7 @@ PUBLISHED = {
 BASELINE = "float32"
 SLICE, DEVICES = "32 TPU v3 cores", 32
 
-get_base = scales.decoder
+get_base = scales.decoder_of_32
 
 
 def get_arms(config, scale):

@@ -18,8 +18,10 @@ SLICE, DEVICES = "32 TPU v3 cores", 32
 
 def get_base(scale):
     """Adafactor with T5's settings; a quarter of the steps."""
-    config = scales.decoder(scale)
-    if scale != "paper":
+    config = scales.decoder_of_32(scale)
+    if scale == "paper":
+        config.train.num_steps = 3_500
+    else:
         config.optimizer.name = "adafactor"
         config.optimizer.learning_rate = 0.01
         config.optimizer.schedule = "rsqrt"

@@ -39,7 +39,7 @@ CLAIMS = {
         "contrast": {"experts_0.4": 1, "dropout_0.1": -1},
         "direction": "lower",
         "minimum": 0.01,
-        "settings": scales.SMALL,
+        **scales.WITH_TASKS,
         "note": "Held-out loss instead of the task's score.",
     },
     "more_dropout_hurts": {
@@ -49,6 +49,6 @@ CLAIMS = {
         "contrast": {"dropout_0.3": 1, "dropout_0.1": -1},
         "direction": "higher",
         "minimum": 0.01,
-        "settings": scales.SMALL,
+        **scales.WITH_TASKS,
     },
 }

@@ -21,8 +21,8 @@ start. Second moments are float32, first ones bfloat16, where the paper's both a
 It was trained on 14.8 T tokens. As it stands this reads the standard library's text;
 for a corpus of your own see configs/olmoe_1b_7b.py.
 
-Hardware: 64 chips, or a power of two more up to 1024, for the mesh axis expert; the
-paper used 2048 GPUs. Loss and speed: unmeasured.
+Hardware: 256 chips of 192 GiB (64 are too few, docs/scaling.md), or a power of two more
+up to 1024, for the mesh axis expert; the paper used 2048 GPUs. Loss and speed: unmeasured.
 """
 
 from ml_collections import ConfigDict

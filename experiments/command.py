@@ -4,11 +4,13 @@ A command module defines flags and a `main`, and ends with
 `if __name__ == "__main__": command.run(main)`.
 """
 
+import contextlib
 import difflib
+import logging as python_logging
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from absl import app, flags, logging
 from etils import epath
@@ -36,12 +38,13 @@ def define_config() -> flags.FlagHolder:
 
 def define_run_config() -> flags.FlagHolder:
     """Defines overrides `--config.a.b=value` of the config that a run holds."""
-    return config_flags.DEFINE_config_dict(
-        "config",
-        base.get_config(),
-        "Override a field of the run's own config: --config.a.b=value",
-        lock_config=True,
-    )
+    with _one_line_errors(sys.argv):  # overrides are parsed here, before _parse
+        return config_flags.DEFINE_config_dict(
+            "config",
+            base.get_config(),
+            "Override a field of the run's own config: --config.a.b=value",
+            lock_config=True,
+        )
 
 
 def define_workdir(help_text: str) -> flags.FlagHolder:
@@ -86,6 +89,8 @@ def run(main: Callable[[Sequence[str]], None], takes_names: bool = False) -> Non
     # The local imports of jax must not happen before the flags are known, or
     # --help would take seconds.
     logging.set_verbosity(logging.WARNING)
+    plain = python_logging.Formatter("%(levelname)s: %(message)s")
+    logging.get_absl_handler().setFormatter(plain)
     app.run(_with_one_line_errors(main, takes_names), flags_parser=_parse)
 
 
@@ -101,6 +106,10 @@ def _with_one_line_errors(
             main(argv)
         except UserError as error:
             _fail(str(error))
+        except OSError as error:  # a path that was given cannot be read or written
+            if error.filename is None:
+                raise
+            _fail(f"{error.filename}: {error.strerror}")
 
     return wrapped
 
@@ -117,12 +126,19 @@ def _set_up_compilation_cache() -> None:
 
 def _parse(argv: Sequence[str]) -> Sequence[str]:
     _check_config_file(argv)
-    try:
+    with _one_line_errors(argv):
         return flags.FLAGS(_without_json(argv))
+
+
+@contextlib.contextmanager
+def _one_line_errors(argv: Sequence[str]) -> Iterator[None]:
+    """What is wrong with the flags of `argv` ends in one line and status 2."""
+    try:
+        yield
     except UserError as error:
         _fail(str(error))
     except flags.Error as error:
-        _fail(str(error).replace("\n", " "))
+        _fail(_of_flag(str(error)))
     except (AttributeError, KeyError) as error:
         _fail(_unknown_field(str(error), argv))
     except (SyntaxError, TypeError, ValueError) as error:
@@ -148,10 +164,18 @@ def _check_config_file(argv: Sequence[str]) -> None:
         return
     file = epath.Path(path)
     if not file.is_file():
-        near = sorted(str(p) for p in file.parent.glob("*.py")) if file.parent else []
-        close = difflib.get_close_matches(path, near, 1, cutoff=0.7)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        meant = _file_meant(file)
+        hint = f"; did you mean {meant}?" if meant else ""
         _fail(f"--config={path}: no such file{hint}")
+
+
+def _file_meant(path: epath.Path) -> str:
+    """The config file that is nearest to one that does not exist; "" if none is."""
+    for other in (path / "config.json", epath.Path("configs") / f"{path.name}.py"):
+        if other.is_file():
+            return str(other)
+    near = sorted(map(str, path.parent.glob("*.py"))) if path.parent.is_dir() else []
+    return next(iter(difflib.get_close_matches(str(path), near, 1, cutoff=0.7)), "")
 
 
 def _without_json(argv: Sequence[str]) -> Sequence[str]:
@@ -172,8 +196,20 @@ def _without_json(argv: Sequence[str]) -> Sequence[str]:
     return rest
 
 
+def _of_flag(message: str) -> str:
+    """What is wrong with a flag, in the words of who wants to mend it."""
+    if missing := re.search(r"Flag --(\w+) must have a value other than None", message):
+        return f"--{missing[1]} is missing; --help says what it takes"
+    if "malformed node" in message or "ast." in message:
+        flag = message.split(": ")[0].removeprefix("flag ")
+        return f"{flag}: write it as Python does, such as \"{{'gates': 'raw'}}\""
+    return message.replace("\n", " ")
+
+
 def _unknown_field(message: str, argv: Sequence[str]) -> str:
     """Names the override that failed, and the field that is nearest to it."""
+    if "config_config" in message:
+        return f"--config={_config_path(argv)}: the file defines no get_config()"
     nearest = re.search(r'Did you mean "([^"]+)"', message)
     field = re.search(r"'?\\?'(\w+)\\?'", message)
     name = field[1] if field else message

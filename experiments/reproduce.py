@@ -61,7 +61,12 @@ _LIST = flags.DEFINE_bool("list", False, "Print every claim, its scales and verd
 _SUMMARY = flags.DEFINE_bool(
     "summary", False, "Write verdicts.md and its figure into --results, and README.md."
 )
-_RESULTS = flags.DEFINE_string("results", "docs/results", "Folder of kept results.")
+_RESULTS = flags.DEFINE_string(
+    "results",
+    "docs/results",
+    "Folder of kept results: of --list and --summary, and what --dry_run knows of time "
+    "and noise.",
+)
 _JSON = flags.DEFINE_bool("json", False, "With --list: print JSON.")
 
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
@@ -87,6 +92,7 @@ def main(argv: Sequence[str]) -> None:
         parallel=_PARALLEL.value,
         dry_run=_DRY_RUN.value,
         keep=_KEEP.value,
+        known=_RESULTS.value,
         launcher=_LAUNCHER.value,
         sbatch_options=_SBATCH_OPTIONS.value,
     )

@@ -47,23 +47,29 @@ def print_plan(
     if plan is None:
         say("nothing to train: all its claims at this scale are computed")
         return
+    if table.scale == "paper":
+        say(f"needs {table.num_devices} devices: {table.slice}")
     own = _own_record(table, roots)
     seconds = _seconds_per_run(own)
     console.print(_grid_of_arms(table, seconds))
-    left = [run for run in plan.runs if is_pending(run)]
     follow = _yet_unplanned(table, plan, num_seeds)
-    later = f", about {follow} more when learning rates are chosen" if follow else ""
-    say(f"{num_seeds} seeds; {len(plan.runs)} runs, {len(left)} left{later}")
+    left = sum(is_pending(run) for run in plan.runs) + follow
+    say(
+        f"{len(table.needed_arms())} arms, {num_seeds} seeds: {len(plan.runs) + follow} "
+        f"runs, {num_seeds} of them the control"
+        + (f", {_num_tuning(table, plan)} to choose learning rates" * table.tuned)
+        + f"; {left} left"
+    )
     mean, whose = _mean_seconds(table, seconds, roots)
     affordable = num_seeds
     if mean is None:
         say("time: not known before the first run at this scale")
     else:
-        total = (len(left) + follow) * mean / parallel
+        total = left * mean / parallel
         say(f"about {duration(total)}, {parallel} at a time{whose}")
         if 0 < budget < total:
             started = int(budget * parallel / mean)
-            affordable = _whole_seeds(table, plan, started, follow, num_seeds)
+            affordable = _whole_seeds(table, plan, started, num_seeds)
             say(
                 f"that is more than --budget={duration(budget)}, in which about "
                 f"{affordable} of {num_seeds} seeds are finished; the same command "
@@ -99,26 +105,23 @@ def _grid_of_arms(table: Table, seconds: Mapping[str, float]) -> Grid:
 
 def _yet_unplanned(table: Table, plan: Plan, num_seeds: int) -> int:
     """Number of runs that are planned once learning rates are chosen."""
-    tuned = {run.arm for run in plan.tuning}
-    runs = 0
-    for name in table.needed_arms():
-        if name in plan.factors:
-            continue
-        runs += num_seeds * (2 if name == table.baseline else 1)
-        if name not in tuned and not table.arms[name].evaluates:
-            runs += len(LEARNING_RATES)
-    return runs
+    unplanned = [name for name in table.needed_arms() if name not in plan.factors]
+    deciding = num_seeds * (len(unplanned) + (table.baseline in unplanned))
+    return deciding + _num_tuning(table, plan) - len(plan.tuning)
 
 
-def _whole_seeds(
-    table: Table, plan: Plan, started: int, follow: int, num_seeds: int
-) -> int:
+def _num_tuning(table: Table, plan: Plan) -> int:
+    """Number of runs that choose learning rates, planned or not."""
+    begun = {run.arm for run in plan.tuning}
+    unplanned = set(table.needed_arms()) - set(plan.factors) - begun
+    trained = [name for name in unplanned if not table.arms[name].evaluates]
+    return len(plan.tuning) + len(LEARNING_RATES) * len(trained)
+
+
+def _whole_seeds(table: Table, plan: Plan, started: int, num_seeds: int) -> int:
     """Seeds of all arms among the first runs; those of tuning come before them."""
-    tuning = sum(is_pending(run) for run in plan.tuning)
-    if follow:
-        unplanned = set(table.needed_arms()) - {run.arm for run in plan.tuning}
-        trained = [name for name in unplanned if not table.arms[name].evaluates]
-        tuning += len(LEARNING_RATES) * len(trained)
+    done = sum(not is_pending(run) for run in plan.tuning)
+    tuning = _num_tuning(table, plan) - done
     finished = sum(not is_pending(run) for run in plan.deciding)
     deciding = finished + max(started - tuning, 0)
     return min(num_seeds, deciding // len(table.needed_arms()))

@@ -124,9 +124,8 @@ def _draw_effect(axes: Any, row: int, claim: Claim, finding: Mapping[str, Any]) 
         effect,
         row,
         marker="D" if claim.test == "equivalence" else "o",
-        markersize=6,
+        markersize=5,
         color=colour,
-        markeredgecolor="white",
         zorder=4,
     )
 

@@ -33,6 +33,8 @@ class Settings(NamedTuple):
       parallel: runs at a time, each on its share of the cores.
       dry_run: print the plan, run nothing and write nothing.
       keep: also write the results to this folder, as `<table>/<scale>/`; "": do not.
+      known: folder of results that were kept before, from which a dry run knows how
+        long runs take and how much they vary; "": none.
       launcher: `local` or `slurm`.
       sbatch_options: more options of `sbatch`.
     """
@@ -43,6 +45,7 @@ class Settings(NamedTuple):
     parallel: int = 1
     dry_run: bool = False
     keep: str = ""
+    known: str = ""
     launcher: str = "local"
     sbatch_options: str = ""
 
@@ -90,7 +93,7 @@ def reproduce(
             table,
             plan(),
             num_seeds,
-            roots=roots,
+            roots=[*roots, *([epath.Path(settings.known)] if settings.known else [])],
             parallel=settings.parallel,
             budget=settings.budget,
             console=console,

@@ -227,10 +227,14 @@ def check_mesh(config: ConfigDict, mesh: Mapping[str, int]) -> None:
         sharded += _sharded_layers(own, mesh)
     for field, size, axis, devices in sharded:
         if size % devices:
-            raise UserError(
+            problem = (
                 f"{field}={size} is not divisible by the {devices} devices of the "
                 f"mesh axis {axis}"
             )
+            if field.endswith("accumulation_steps") and train.batch_size % rows == 0:
+                most = train.batch_size // rows
+                problem += f"; train.accumulation_steps={most} would do, or a divisor"
+            raise UserError(problem)
     for own in stacks:
         if model_depth(own).num_sparse:
             _check_groups(own, rows, shared=mesh["expert"] == 1)

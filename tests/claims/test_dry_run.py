@@ -25,7 +25,7 @@ def test_nothing_is_written(bench):
     assert bench.run(table, dry_run=True) == 0
     assert not bench.root.exists()
     assert "wants 0.002" in bench.output()
-    assert "12 left" in bench.output()
+    assert "2 arms, 4 seeds: 12 runs, 4 of them the control; 12 left" in bench.output()
     assert "time: not known" in bench.output()
 
 
@@ -49,7 +49,8 @@ def test_runs_that_follow_the_tuning_are_counted(bench):
     table = bench.table({"right": LOWER}, tuned=True, a=20, b=16)
     bench.run(table, dry_run=True, budget=601.0)
     # 6 of tuning; then 2 arms and the control with 4 seeds. 4 of 10 runs decide.
-    assert "6 left, about 12 more" in bench.output()
+    assert "18 runs, 4 of them the control, 6 to choose" in bench.output()
+    assert "18 left" in bench.output()
     assert "about 18 min" in bench.output()
     assert "about 2 of 4 seeds" in bench.output()
 

@@ -136,11 +136,31 @@ def test_more_shards_of_experts_than_experts_are_refused(tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_missing_workdir_flag_is_one_line():
-    done = run("train", BASE)
-    assert done.returncode == 2
+@pytest.mark.parametrize(
+    ("command", "flags", "expected"),
+    [
+        ("train", [BASE], "--workdir is missing"),
+        (
+            "evaluate",
+            ["--workdir=nowhere", "--config.moe.eval_capacity=1"],
+            "did you mean 'eval_capacity_factor'?",
+        ),
+        ("describe", ["--config=quickstart"], "did you mean configs/quickstart.py?"),
+        (
+            "describe",
+            [BASE, "--config.moe.router_options={gates: raw}"],
+            "write it as Python does",
+        ),
+        ("describe", ["--config=configs/overrides.py"], "defines no get_config()"),
+        ("train", [BASE, "--workdir=/proc/nowhere/run"], "/proc/nowhere: No such file"),
+    ],
+)
+def test_a_wrong_flag_of_any_command_is_one_line(command, flags, expected):
+    done = run(command, *flags)
+    assert done.returncode == 2, done.stderr
     (line,) = done.stderr.strip().splitlines()
-    assert "--workdir" in line
+    assert line.startswith("error: ")
+    assert expected in line
 
 
 @pytest.mark.slow

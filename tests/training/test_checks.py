@@ -168,6 +168,11 @@ SPARSE_ATTENTION = {"model.block_pattern": ("moe_attention+dense",)}
             (4, 2, 1),
             r"256 tokens of train\.eval_batch_size=8.*group_size=256 works.* 16 for",
         ),
+        (
+            {"train.batch_size": 32, "train.accumulation_steps": 8},
+            (2, 4, 1),
+            r"by the 8 devices .*; train\.accumulation_steps=4 would do, or a divisor",
+        ),
         ({}, (1, 1, 8), r"model\.num_heads=4 is not divisible by the 8 devices"),
         ({"model.num_kv_heads": 1}, (4, 1, 2), r"model\.num_kv_heads=1 is not"),
         ({"model.d_ff": 511}, (4, 1, 2), r"dense layer=511 is not divisible by the 2"),

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import shutil
 import signal
 import threading
@@ -14,8 +15,11 @@ import pytest
 
 from moe_jax.errors import UserError
 from moe_jax.training import loop
+from moe_jax.training.losses import ROUTER_LOSSES
 from moe_jax.training.writers import read_metrics
 from tests.training import tiny
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +73,16 @@ def test_metrics_have_their_fixed_names(whole):
     assert np.shape(train["router/load"]) == (1, 4)
     assert np.sum(train["router/load"]) == pytest.approx(1, abs=1e-5)
     assert train["loss/total"] > train["loss/cross_entropy"]
+
+
+def test_every_name_that_a_run_writes_is_explained(whole):
+    workdir, summary = whole
+    written = {name for line in read_metrics(workdir) for name in line} | set(summary)
+    page = (ROOT / "docs" / "reading_a_run.md").read_text()
+    explained = set(re.findall(r"`([^`]+)`", page))
+    assert written - explained == set()
+    losses = {f"loss/{name}" for name in ROUTER_LOSSES}
+    assert losses - explained == set()
 
 
 def test_held_out_loss_holds_no_auxiliary_loss(whole):

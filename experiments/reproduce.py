@@ -1,6 +1,6 @@
 """Runs a published ablation at the scale of the machine, and judges its claims.
 
-  python -m experiments.reproduce --list
+  python -m experiments.reproduce --list [switch.table1 ...]
   python -m experiments.reproduce switch.table1 --scale=cpu --workdir=runs/claims \\
       --dry_run
   python -m experiments.reproduce switch.table1 --scale=cpu --workdir=runs/claims
@@ -75,7 +75,7 @@ _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
 def main(argv: Sequence[str]) -> None:
     names = argv[1:]
     if _LIST.value or _SUMMARY.value:
-        _show_all()
+        _show_all(names)
         return
     if not names:
         raise UserError("name a table, such as switch.table1; --list shows them")
@@ -104,10 +104,12 @@ def main(argv: Sequence[str]) -> None:
             sys.exit(status)
 
 
-def _show_all() -> None:
+def _show_all(names: Sequence[str]) -> None:
     from moe_jax.claims import summary
 
-    entries = summary.read_entries(_RESULTS.value)
+    if names and _SUMMARY.value:
+        raise UserError("--summary is of all tables; --list takes names")
+    entries = summary.read_entries(_RESULTS.value, names)
     if _SUMMARY.value:
         summary.write_summary(entries, _RESULTS.value)
         readme = Path("README.md")

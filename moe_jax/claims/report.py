@@ -232,7 +232,8 @@ def _about(record: Record) -> str:
     cost = record["cost"]
     lines.append(
         f"Cost: {cost['runs']} runs, {duration(cost['seconds'])} in all. Step times are "
-        "relative to the baseline's, on a machine that did other work, too."
+        "relative to the baseline's, of runs made at different times on a machine that "
+        "did other work, too: `benchmark` measures speed."
     )
     if environment := record["environment"]:
         versions = environment["versions"]

@@ -11,7 +11,7 @@ from moe_jax.claims.figures import draw_effects
 from moe_jax.claims.record import hash_of, read_record
 from moe_jax.claims.report import grid
 from moe_jax.claims.table import Table, load_table, table_names
-from moe_jax.claims.verdicts import DECIDED, NOT_RUN, NOT_TESTABLE, VERDICTS
+from moe_jax.claims.verdicts import DECIDED, INVALID, NOT_RUN, NOT_TESTABLE, VERDICTS
 from moe_jax.claims.wording import counts_of, effect_of, measure_of
 from moe_jax.numerics import NUMERICS_VERSION
 from moe_jax.training.files import write_whole
@@ -43,13 +43,17 @@ class Entry(NamedTuple):
     changed: str
 
 
-def read_entries(kept: epath.PathLike) -> list[Entry]:
-    """All claims of all tables, with what is kept of them.
+def read_entries(kept: epath.PathLike, names: Sequence[str] = ()) -> list[Entry]:
+    """All claims of tables, with what is kept of them.
 
     Args:
       kept: folder with `<table>/<scale>/results.json`.
+      names: of the tables; (): all.
+
+    Raises:
+      UserError: there is no such table.
     """
-    return [entry for name in table_names() for entry in _of_table(name, kept)]
+    return [e for name in names or table_names() for e in _of_table(name, kept)]
 
 
 def _of_table(name: str, kept: epath.PathLike) -> list[Entry]:
@@ -224,6 +228,8 @@ def _setting(entry: Entry) -> str:
     asked, run = entry.table.num_seeds, entry.finding["n"]
     if 0 < run < asked:
         text += f", {run} of {asked} seeds"
+    if entry.verdict == INVALID:
+        text += f" ({entry.finding['reason']})"
     return f"{text}; {entry.changed}" if entry.changed else text
 
 

@@ -48,6 +48,25 @@ def test_a_changed_definition_shows(kept):
     assert "its definition has changed since" in summary.to_page(entries)
 
 
+def test_numbers_of_another_version_of_the_code_show(kept):
+    path = kept / "others.identities" / "cpu" / "results.json"
+    record = json.loads(path.read_text())
+    record["numerics_version"] -= 1
+    path.write_text(json.dumps(record))
+    assert "the code has since changed" in summary.to_page(summary.read_entries(kept))
+
+
+def test_too_few_seeds_and_failed_premises_show():
+    table = load_table("switch.experts", "cpu")
+    claim = table.claims["two_experts"]
+    finding = {"effect": None, "low": None, "setting": "proxy data", "n": 3}
+    few = summary.Entry(table, claim, "cpu", "inconclusive", finding, "")
+    assert f"3 of {table.num_seeds} seeds" in summary.to_page([few])
+    failed = finding | {"n": 0, "reason": "arm dense diverged"}
+    invalid = summary.Entry(table, claim, "cpu", "invalid", failed, "")
+    assert "(arm dense diverged)" in summary.to_page([invalid])
+
+
 def test_the_readme_gets_what_runs_decided(kept):
     entries = summary.read_entries(ROOT / "docs" / "results")
     readme = f"before\n{summary.BEGIN}\nwritten by hand\n{summary.END}\nafter\n"

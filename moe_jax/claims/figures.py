@@ -102,7 +102,7 @@ def draw_effects(
         axes.grid(True, axis="x")
         axes.set_xlabel(
             "circles: effect over the smallest that counts, + as claimed\n"
-            "diamonds: of claims of no effect, over the margin; inside the band as claimed"
+            "diamonds: over the margin of a claim of none, as claimed in the band"
         )
         axes.set_title("Measured effects, by verdict")
         colours = {of["verdict"]: _colour(of) for _, _, of in claims}

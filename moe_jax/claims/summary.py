@@ -12,7 +12,7 @@ from moe_jax.claims.record import hash_of, read_record
 from moe_jax.claims.report import grid
 from moe_jax.claims.table import Table, load_table, table_names
 from moe_jax.claims.verdicts import DECIDED, INVALID, NOT_RUN, NOT_TESTABLE, VERDICTS
-from moe_jax.claims.wording import counts_of, effect_of, measure_of
+from moe_jax.claims.wording import counts_with_measure_of, effect_of, unit_of
 from moe_jax.numerics import NUMERICS_VERSION
 from moe_jax.training.files import write_whole
 
@@ -156,8 +156,7 @@ def to_short_page(entries: Sequence[Entry], kept: str) -> str:
             _link(entry, f"{kept}/"),
             entry.claim.statement,
             entry.verdict,
-            effect_of(entry.finding),
-            _wanted(entry),
+            effect_of(entry.finding) + unit_of(dataclasses.asdict(entry.claim)),
             _setting(entry),
         )
         for entry in _measured(entries)
@@ -165,7 +164,7 @@ def to_short_page(entries: Sequence[Entry], kept: str) -> str:
     ]
     link = f"[All of them, with their reports]({kept}/{PAGE})."
     told = f"{count_line(entries)} {link} Decided by runs:"
-    columns = ("table", "claim", "verdict", "effect, interval", "what counts", "at")
+    columns = ("table", "claim", "verdict", "effect, interval", "at")
     return "\n\n".join([_picture(f"{kept}/"), told, grid(columns, rows)])
 
 
@@ -234,10 +233,4 @@ def _setting(entry: Entry) -> str:
 
 
 def _wanted(entry: Entry) -> str:
-    """What would count, and in which measure; "-" where no run can tell."""
-    definition = dataclasses.asdict(entry.claim)
-    counts = counts_of(definition)
-    if counts == "-":
-        return counts
-    what = measure_of(definition)
-    return f"{counts}, " + (f"ratio of {what}" if entry.claim.test == "ratio" else what)
+    return counts_with_measure_of(dataclasses.asdict(entry.claim))

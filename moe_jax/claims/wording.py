@@ -7,7 +7,7 @@ from moe_jax.sweeps.arms import LOSS
 
 _MEASURES = {LOSS: "held-out loss (nats a token)"}
 
-_SIZED = ("difference", "ratio", "rate")
+_SHARES = ("ratio", "rate")
 
 Definition = Mapping[str, Any]
 
@@ -46,16 +46,34 @@ def formula_of(definition: Definition) -> str:
     return top
 
 
-def counts_of(definition: Definition) -> str:
-    """Which effect would count; "-" where none would."""
+def counts_of(definition: Definition, unit: str = "") -> str:
+    """Which effect would count, if in the measure's unit with it; "-": none."""
     test, minimum = definition["test"], definition["minimum"]
     if test == "equivalence":
-        return f"within {definition['margin']:g} of none"
+        return f"within {definition['margin']:g}{unit} of none"
     if test == "variance":
         return f"{definition['direction']} by a factor of {minimum:g}"
     if test == "order":
-        return f"each {definition['direction']}" + (f" by {minimum:g}" * (minimum > 0))
-    return f"{definition['direction']} by {minimum:g}" if test in _SIZED else "-"
+        size = f" by {minimum:g}{unit}" if minimum else ""
+        return f"each {definition['direction']}{size}"
+    if test == "difference":
+        return f"{definition['direction']} by {minimum:g}{unit}"
+    return f"{definition['direction']} by {minimum:g}" if test in _SHARES else "-"
+
+
+def counts_with_measure_of(definition: Definition) -> str:
+    """The same, and in what, where that is not the loss: for a table of all claims."""
+    if definition["measure"] == LOSS:
+        return counts_of(definition, " nats")
+    counts = counts_of(definition)
+    return counts if counts == "-" else f"{counts}, `{definition['measure']}`"
+
+
+def unit_of(definition: Definition) -> str:
+    """What stands behind an effect: nats, the measure, or that it is a ratio."""
+    if definition["test"] in ("ratio", "variance"):
+        return ", a ratio"
+    return " nats" if definition["measure"] == LOSS else f" `{definition['measure']}`"
 
 
 def detects(definition: Definition, size: str, pairs: int) -> str:

@@ -2,7 +2,15 @@
 
 import pytest
 
-from moe_jax.claims.wording import counts_of, detects, effect_of, formula_of, measure_of
+from moe_jax.claims.wording import (
+    counts_of,
+    counts_with_measure_of,
+    detects,
+    effect_of,
+    formula_of,
+    measure_of,
+    unit_of,
+)
 
 SHARE = {
     "test": "ratio",
@@ -71,6 +79,22 @@ def test_what_pairs_detect_is_a_size_a_margin_or_a_factor():
     assert detects({"test": "difference"}, "0.1", 5) == "5 such pairs detect 0.1"
     assert "a null within 0.1" in detects({"test": "equivalence"}, "0.1", 5)
     assert "a factor of 3" in detects({"test": "variance"}, "3", 5)
+
+
+def test_a_table_of_all_claims_says_what_is_not_the_loss():
+    loss = SLOPE | {"measure": "loss/cross_entropy"}
+    assert counts_with_measure_of(loss) == "lower by 0.003 nats"
+    dropped = SLOPE | {"measure": "router/dropped"}
+    assert counts_with_measure_of(dropped) == "lower by 0.003, `router/dropped`"
+    assert counts_with_measure_of({**SHARE, "measure": "loss/cross_entropy"}) == (
+        "higher by 0.1"
+    )
+
+
+def test_an_effect_is_followed_by_its_unit():
+    assert unit_of({"test": "difference", "measure": "loss/cross_entropy"}) == " nats"
+    assert unit_of({"test": "order", "measure": "loss/router_z"}) == " `loss/router_z`"
+    assert unit_of({"test": "ratio", "measure": "loss/cross_entropy"}) == ", a ratio"
 
 
 def test_the_loss_is_said_with_its_unit():

@@ -26,11 +26,19 @@ Record = Mapping[str, Any]
 
 
 def write_report(record: Record, folder: epath.PathLike) -> None:
-    """Writes report.md and a figure a claim, from what results.json holds."""
+    """Writes report.md and a figure a claim, from what results.json holds.
+
+    A figure that is there of a claim without an effect, or without a name, goes.
+    """
     folder = epath.Path(folder)
+    drawn = set()
     for name, claim in record["claims"].items():
         if claim["finding"]["per_seed"]:
             draw_claim(claim, folder / "figures" / f"{name}.png")
+            drawn.add(f"{name}.png")
+    for path in (folder / "figures").glob("*.png"):
+        if path.name not in drawn:
+            path.unlink()
     write_whole(folder / REPORT, to_markdown(record))
 
 

@@ -139,6 +139,15 @@ def test_results_are_kept_where_asked(bench, tmp_path):
     assert (tmp_path / "kept" / "paper.table" / "cpu" / "report.md").exists()
 
 
+def test_a_figure_of_a_claim_that_has_no_effect_any_more_goes(bench):
+    table = bench.table({"right": LOWER, "renamed": LOWER}, a=20, b=16)
+    bench.run(table)
+    figures = bench.root / "results" / "paper.table" / "cpu" / "figures"
+    assert (figures / "renamed.png").exists()
+    bench.run(bench.table({"right": LOWER}, a=20, b=16))
+    assert [path.name for path in figures.iterdir()] == ["right.png"]
+
+
 def test_no_seed_is_refused(bench):
     table = bench.table({"right": LOWER}, a=20, b=16)
     with pytest.raises(UserError, match="--seeds=0"):

@@ -94,6 +94,7 @@ CLAIMS = {
         "contrast": {"top2_x2_1.0": 1, "switch_1.0": -1},
         "margin": 0.05,
         "settings": scales.ALL,
+        "note": "It has the slots of top-2 at a factor of 2, and so the very same runs.",
     },
     "top1_better_at_1.0": {
         "statement": "At a capacity factor of 1, top-1 is better than top-2.",

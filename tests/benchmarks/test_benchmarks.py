@@ -39,6 +39,7 @@ def test_the_step_suite_compares_a_config_with_its_twin(tmp_path):
     assert result["ratio"]["flops_with_padding"] > result["ratio"]["flops"]
 
 
+@pytest.mark.slow
 def test_the_loop_suite_runs_the_real_loop(tmp_path):
     config = tiny.config(tmp_path)
     result = benchmark_loop(config, rounds=2, steps_per_round=3)

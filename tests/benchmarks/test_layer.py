@@ -67,6 +67,7 @@ def measured():
     return layer.benchmark_layer(rows, rounds=2)
 
 
+@pytest.mark.slow
 def test_results_have_fixed_names_and_are_json(measured):
     assert json.loads(json.dumps(measured)) == measured
     assert measured["device"]
@@ -77,6 +78,7 @@ def test_results_have_fixed_names_and_are_json(measured):
         assert row["ratio"] > 0 < row["ms"]
 
 
+@pytest.mark.slow
 def test_a_skewed_router_drops_where_there_are_slots_and_only_there(measured):
     skewed = [row for row in measured["rows"] if row["routing"] == "skewed"]
     for row in skewed:
@@ -85,6 +87,7 @@ def test_a_skewed_router_drops_where_there_are_slots_and_only_there(measured):
         assert row["dropped"] == pytest.approx((16 - slots) / 64)
 
 
+@pytest.mark.slow
 def test_the_table_shows_each_row_and_its_ratio_over_capacity(measured):
     lines = layer.format_rows(measured).splitlines()
     assert len(lines) == 2 + len(measured["rows"])

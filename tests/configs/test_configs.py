@@ -75,6 +75,7 @@ def test_every_router_but_the_tools_is_an_arm_of_some_sweep():
     assert ROUTERS.keys() - swept == {"forced", "replay"}
 
 
+@pytest.mark.slow
 def test_a_narrowed_lm_gpu_trains_in_bfloat16(tmp_path):
     config = load("lm_gpu").get_config()
     narrow = {

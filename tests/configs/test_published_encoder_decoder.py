@@ -278,6 +278,7 @@ def test_a_published_config_runs_on_the_slice_that_it_names(name):
     assert sharding.device_bytes["total"] + gradients < TPU_CHIPS[generation].hbm_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "devices", "changes"),
     [

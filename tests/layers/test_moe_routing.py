@@ -52,6 +52,7 @@ def test_router_nets_compute_what_they_say(net):
     np.testing.assert_allclose(reports["router/logit_rms"], rms, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_frozen_router_gets_no_gradient_and_its_input_does():
     layer = layer_of(router="noisy_topk", router_frozen=True)
     variables = start(layer)

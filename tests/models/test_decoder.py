@@ -78,6 +78,7 @@ def plain():
     return loss_and_gradients({})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("remat", "unroll"), [("full", 1), ("dots", 2)])
 def test_remat_and_unrolling_change_no_loss_and_no_gradient(remat, unroll):
     changes = {"model.remat": remat, "model.scan_unroll": unroll}

@@ -97,6 +97,7 @@ def tiny_config_with(vocab_size):
     )
 
 
+@pytest.mark.slow
 def test_a_decoder_sees_its_own_example_up_to_itself():
     batch, depends = sensitivity("decoder")
     for row in range(2):
@@ -107,6 +108,7 @@ def test_a_decoder_sees_its_own_example_up_to_itself():
         np.testing.assert_array_equal(depends[row] & real, expected & real)
 
 
+@pytest.mark.slow
 def test_a_decoder_sees_all_of_its_examples_input_and_no_other():
     batch, depends = sensitivity("encoder")
     for row in range(2):
@@ -187,6 +189,7 @@ def test_both_stacks_report_and_their_mean_is_the_metric():
     np.testing.assert_allclose(metrics["loss/total"], weighed, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_accumulated_microbatches_equal_the_whole_batch():
     whole, parts = step(1), step(4)
     by_token = ("loss/cross_entropy", "loss/router_z", "loss/lm_z", "router/dropped")

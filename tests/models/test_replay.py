@@ -75,6 +75,7 @@ def replay(config, params, reports, changes=None, renormalize=True):
     return run(with_recording(again, VOCABULARY), params, state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("router", "options"),
     [
@@ -128,6 +129,7 @@ def test_raw_gates_are_replayed_raw():
     np.testing.assert_allclose(repeated, logits, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -64,6 +64,7 @@ def started():
     return config, model, {"params": params}
 
 
+@pytest.mark.slow
 def test_a_later_token_changes_nothing_before_it_though_tokens_are_dropped():
     config, model, variables = started()
     batch = tiny_batch(config, padding=False)
@@ -86,6 +87,7 @@ def test_a_later_token_changes_nothing_before_it_though_tokens_are_dropped():
     assert (reports["router/dropped"] > 0).any()
 
 
+@pytest.mark.slow
 def test_losses_of_attentions_routers_are_in_the_loss_and_move_them():
     """Here the load-balancing loss alone has a weight: its sum over all routers."""
     config = tiny_config(PATTERN | {"model.num_layers": 2, "loss.load_balance": 1.0})

@@ -33,27 +33,32 @@ def sample(run, **changes):
     return generate(*run, **options)
 
 
+@pytest.mark.slow
 def test_a_seed_decides_the_samples(run):
     first = sample(run, num_samples=2, seed=1)
     assert first == sample(run, num_samples=2, seed=1)
     assert first != sample(run, num_samples=2, seed=2)
 
 
+@pytest.mark.slow
 def test_temperature_zero_ignores_the_seed(run):
     one, two = (sample(run, temperature=0.0, seed=seed) for seed in (1, 2))
     assert one == two
 
 
+@pytest.mark.slow
 def test_a_text_longer_than_the_window_goes_on(run):
     (text,) = sample(run, prompt="token " * 10, max_tokens=20)
     assert text
 
 
+@pytest.mark.slow
 def test_options_out_of_range_are_refused(run):
     with pytest.raises(UserError, match="max_tokens=0"):
         sample(run, max_tokens=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["decoder", "encoder_decoder"])
 def test_a_prompt_of_a_task_is_a_question_with_the_tasks_sentinels(
     tmp_path, monkeypatch, architecture
@@ -98,6 +103,7 @@ def test_a_prompt_of_a_task_is_a_question_with_the_tasks_sentinels(
     assert data.decode(seen[0][0]).startswith("q 7<extra_id_0><extra_id_1>")
 
 
+@pytest.mark.slow
 def test_evaluation_repeats_what_the_run_wrote(run):
     config, workdir = run
     (line,) = [x for x in read_metrics(workdir) if x["split"] == "validation"]
@@ -107,6 +113,7 @@ def test_evaluation_repeats_what_the_run_wrote(run):
         assert again["validation"][name] == line[name]
 
 
+@pytest.mark.slow
 def test_a_smaller_eval_capacity_drops_more(run):
     config, workdir = run
     config = config.copy_and_resolve_references()
@@ -130,6 +137,7 @@ def test_a_policy_that_is_random_in_evaluation_draws_the_same_every_time(run):
     assert evaluate_run(config, workdir, None) != one
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_not_there_is_refused(run):
     config, workdir = run
     with pytest.raises(UserError, match="3"):

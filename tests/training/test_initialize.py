@@ -203,6 +203,7 @@ def test_slots_of_no_run_are_refused():
         check_source(config_of(init_optimizer=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adamw", "adafactor"])
 def test_new_tensors_are_told_and_start_with_new_slots(runs, tmp_path, caplog, name):
     workdir, trained = runs[name]

@@ -95,7 +95,14 @@ def test_held_out_loss_holds_no_auxiliary_loss(whole):
     assert line["loss/total"] > line["loss/cross_entropy"]
 
 
-@pytest.mark.parametrize("stop", [1, 3, 6])
+@pytest.mark.parametrize(
+    "stop",
+    [
+        pytest.param(1, marks=pytest.mark.slow),
+        3,
+        pytest.param(6, marks=pytest.mark.slow),
+    ],
+)
 def test_a_resumed_run_repeats_every_loss_to_the_bit(folder, whole, stop):
     workdir = folder / f"resumed_{stop}"
     loop.train(tiny.config(folder, train__num_steps=stop), workdir)

@@ -39,6 +39,7 @@ def step(accumulation_steps, rule="sign"):
     return jax.device_get(after.router_state), np.asarray(metrics["router/load"])
 
 
+@pytest.mark.slow
 def test_the_bias_of_each_layer_moves_by_the_sign_of_its_own_load():
     state, load = step(1)
     # Four sparse places, repeated twice: rows of the load by depth.
@@ -63,6 +64,7 @@ def test_microbatches_move_the_bias_once_by_their_common_load():
     jax.tree.map(np.testing.assert_array_equal, whole, parts)
 
 
+@pytest.mark.slow
 def test_a_proportional_step_is_the_relative_error():
     state, load = step(1, "proportional")
     bias = state["blocks"]["layer_0"]["ffn"]["bias"]
@@ -98,6 +100,7 @@ def test_a_resumed_run_goes_on_with_its_router_state(tmp_path, router):
     assert any(np.asarray(x).any() for x in jax.tree.leaves(saved[0][ROUTER_STATE]))
 
 
+@pytest.mark.slow
 def test_each_layer_has_a_salt_of_its_own_that_training_keeps():
     config = tiny_config(BIASED | {"moe.router": "hash", "moe.allow_future": True})
     parts = build_experiment(config, VOCABULARY)

@@ -61,6 +61,7 @@ def test_names_do_not_matter_and_information_is_bounded(table, order):
     assert 0 <= entropy(table.ravel()) <= np.log(20) + 1e-9
 
 
+@pytest.mark.slow
 def test_a_hash_of_the_id_tells_the_expert(tmp_path):
     trained = untrained(tmp_path, moe__router="hash", loss__load_balance=0.0)
     (counts,) = count_experts(trained, trained.data.eval_sets["validation"]).values()

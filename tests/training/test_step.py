@@ -49,7 +49,9 @@ def descend(accumulation_steps, mask_padding):
     return before, gradients, metrics
 
 
-@pytest.mark.parametrize("mask_padding", [True, False])
+@pytest.mark.parametrize(
+    "mask_padding", [True, pytest.param(False, marks=pytest.mark.slow)]
+)
 def test_accumulated_microbatches_equal_the_whole_batch(mask_padding):
     _, whole_gradients, whole = descend(1, mask_padding)
     _, gradients, metrics = descend(4, mask_padding)

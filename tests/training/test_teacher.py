@@ -71,6 +71,7 @@ def losses(soft_weight):
     return total, metrics, gradient
 
 
+@pytest.mark.slow
 def test_a_soft_weight_of_zero_changes_no_gradient():
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7),

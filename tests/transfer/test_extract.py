@@ -155,6 +155,7 @@ def test_a_task_has_the_logits_of_the_whole_model_from_its_experts_alone(name):
     assert np.abs(logits[rows != task] - whole[rows != task]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_every_layer_and_repeat_keeps_experts_of_its_own():
     config = config_of({}, {})
     params, state = start(config)

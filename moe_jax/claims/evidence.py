@@ -19,6 +19,7 @@ from moe_jax.analysis.statistics import (
     paired_difference,
 )
 from moe_jax.claims.claim import Claim
+from moe_jax.claims.wording import contrast_of
 
 ALPHA = 0.05
 # Two pairs have an interval, but one that nothing real could leave.
@@ -234,7 +235,10 @@ def _order(claim: Claim, runs: Runs) -> Evidence:
 def _ratio(claim: Claim, runs: Runs) -> Evidence:
     seeds = runs.common_seeds((*claim.contrast, *claim.over))
     top, below = (runs.contrast(of, seeds) for of in (claim.contrast, claim.over))
-    parts = (_from_zero("contrast", top), _from_zero("over", below))
+    parts = (
+        _from_zero(contrast_of(claim.contrast), top),
+        _from_zero(contrast_of(claim.over), below),
+    )
     found = ratio_of_means(list(top.values()), list(below.values()))
     if found.ratio is None:
         return Evidence(

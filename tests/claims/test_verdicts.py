@@ -21,6 +21,7 @@ from moe_jax.claims.verdicts import (
     judge,
     noise_floor,
 )
+from moe_jax.claims.wording import contrast_of
 from moe_jax.sweeps.arms import LOSS
 from tests.claims.planted import (
     DIFFERENCE,
@@ -168,7 +169,10 @@ def test_a_ratio_over_a_gap_that_may_be_none_is_inconclusive():
     finding = judge_one(claim_of(RATIO), losses(a=2.0, b=1.8, c=2.0))
     assert (finding.verdict, finding.effect, finding.p) == (INCONCLUSIVE, None, None)
     assert "undefined" in finding.reason
-    assert [part.name for part in finding.parts] == ["contrast", "over"]
+    assert [part.name for part in finding.parts] == [
+        contrast_of(RATIO["contrast"]),
+        contrast_of(RATIO["over"]),
+    ]
 
 
 @pytest.mark.parametrize(

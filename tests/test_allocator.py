@@ -38,6 +38,7 @@ def page_faults(mode: str) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is on Linux")
 def test_kept_memory_is_not_fetched_from_the_kernel_again():
     assert page_faults("keep") < 1000 < 10_000 < page_faults("default")

@@ -79,7 +79,7 @@ def test_input_dropout_changes_routing_alone_and_only_in_training():
 
 
 @pytest.mark.parametrize("unit", ["prefix", "sentence"])
-@pytest.mark.parametrize("group_size", [0, 4, 16])
+@pytest.mark.parametrize("group_size", [0, 4, pytest.param(16, marks=pytest.mark.slow)])
 def test_a_document_is_pooled_whole_whatever_the_groups(unit, group_size):
     segments = jnp.asarray([[1, 1, 1, 2, 2, 2, 2, 0], [1, 1, 1, 1, 1, 2, 0, 0]])
     layer = layer_of(routing_unit=unit, group_size=group_size, router_init_stddev=2.0)

@@ -18,7 +18,7 @@ NEW = 4
 END = 2
 
 # The initial model is near-uniform: larger kernels tell tokens apart.
-LARGER = ("sparse attention", "encoder-decoder")  # compile longer
+LARGER = ("relative, leading", "sparse attention", "encoder-decoder")  # compile longer
 MODELS = {
     "rotary": {"model.init_scale": 2.0},
     "relative, leading": {

@@ -57,6 +57,7 @@ def test_the_bias_of_each_layer_moves_by_the_sign_of_its_own_load():
     assert len(np.unique(load.round(6), axis=0)) == 8
 
 
+@pytest.mark.slow
 def test_microbatches_move_the_bias_once_by_their_common_load():
     whole, load = step(1)
     parts, summed = step(4)

@@ -80,6 +80,7 @@ def test_experts_that_choose_have_no_first_choice(tmp_path):
     assert measured(trained) == {}
 
 
+@pytest.mark.slow
 def test_each_stack_has_its_own_and_sentinels_are_told_apart(tmp_path):
     found = measured(
         untrained(

@@ -174,6 +174,7 @@ def test_every_layer_and_repeat_keeps_experts_of_its_own():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("times_k", [True, False])
 def test_a_part_drops_nothing_where_the_whole_model_does(times_k):
     config = config_of(

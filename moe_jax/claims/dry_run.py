@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table as Grid
 
 from moe_jax.analysis.statistics import detectable_effect, detectable_margin
+from moe_jax.claims.claim import Claim
 from moe_jax.claims.plan import LEARNING_RATES, Plan, is_pending
 from moe_jax.claims.record import RESULTS, read_record
 from moe_jax.claims.table import Table
@@ -79,14 +80,19 @@ def print_plan(
         if reason := claim.why_not(table.scale):
             say(f"  {claim.name}: cannot be tested here: {reason}")
         elif claim.test != "exact":
-            found = "unknown before the first seeds are run"
-            sd = _spread(own, claim.name)
-            if sd is not None and affordable > 1:
-                null = claim.test == "equivalence"
-                detectable = detectable_margin if null else detectable_effect
-                found = f"{detectable(sd, affordable):.3g} with {affordable} seeds"
-            wanted = claim.minimum or claim.margin
-            say(f"  {claim.name}: wants {wanted:g} of {claim.measure}; detects {found}")
+            say(f"  {claim.name}: {_what_can_be_found(claim, own, affordable)}")
+
+
+def _what_can_be_found(claim: Claim, own: Record, num_seeds: int) -> str:
+    """The effect that a claim wants, and what so many seeds detect."""
+    found = "unknown before the first seeds are run"
+    sd = _spread(own, claim.name)
+    if sd is not None and num_seeds > 1:
+        null = claim.test == "equivalence"
+        detectable = detectable_margin if null else detectable_effect
+        found = f"{detectable(sd, num_seeds):.3g} with {num_seeds} seeds"
+    wanted = claim.minimum or claim.margin
+    return f"wants {wanted:g} of {claim.measure}; detects {found}"
 
 
 def _grid_of_arms(table: Table, seconds: Mapping[str, float]) -> Grid:

@@ -20,6 +20,7 @@ from moe_jax.claims.evidence import (
     pairs_of,
     weigh,
 )
+from moe_jax.claims.wording import contrast_of
 
 REPRODUCED = "reproduced"
 WEAKER = "weaker than claimed"
@@ -229,10 +230,9 @@ def _requirement_unmet(claim: Claim, runs: Runs) -> str:
         weights, above = condition["contrast"], condition["above"]
         mean = float(np.mean(list(runs.contrast(weights).values())))
         if mean <= above:
-            terms = " ".join(f"{weight:+g} {arm}" for arm, weight in weights.items())
             return (
-                f"it needs {terms} above {above:g} in {claim.measure}, but that is "
-                f"{mean:.4g}"
+                f"it needs {contrast_of(weights)} above {above:g} in {claim.measure}, "
+                f"but that is {mean:.4g}"
             )
     return ""
 

@@ -13,6 +13,17 @@ from moe_jax.claims.table import Table, TableArm
 from moe_jax.sweeps.arms import resolve
 from tests.sweeps.conftest import FAKE_TRAIN, Bench
 
+# Of two arms; b is better where its moe.d_ff is smaller.
+LOWER = {
+    "statement": "b is better than a.",
+    "published": "1 against 2",
+    "test": "difference",
+    "contrast": {"b": 1, "a": -1},
+    "direction": "lower",
+    "minimum": 0.002,
+    "settings": {"cpu": "proxy data"},
+}
+
 
 class ClaimsBench:
     """Arms over moe.d_ff; the stand-in's loss is 2 + seed / 10 + d_ff / 1000."""

@@ -2,15 +2,7 @@
 
 import json
 
-LOWER = {
-    "statement": "b is better.",
-    "published": "better",
-    "test": "difference",
-    "contrast": {"b": 1, "a": -1},
-    "direction": "lower",
-    "minimum": 0.002,
-    "settings": {"cpu": "proxy data"},
-}
+from tests.claims.conftest import LOWER
 
 
 def keep_other_table(bench, seconds):

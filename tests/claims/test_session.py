@@ -7,17 +7,7 @@ import pytest
 from moe_jax.claims.plan import plan_table
 from moe_jax.claims.record import fields_of, hash_of
 from moe_jax.errors import UserError
-from tests.claims.conftest import with_parent
-
-LOWER = {
-    "statement": "b is better than a.",
-    "published": "1 against 2",
-    "test": "difference",
-    "contrast": {"b": 1, "a": -1},
-    "direction": "lower",
-    "minimum": 0.002,
-    "settings": {"cpu": "proxy data"},
-}
+from tests.claims.conftest import LOWER, with_parent
 
 
 def record(bench, scale="cpu"):
